@@ -1,0 +1,1 @@
+"""One room per outside system. Its SDK is imported there and nowhere else."""

@@ -1,0 +1,1 @@
+"""What the SQL databases that hold outputs and ledger have in common, in SQLAlchemy."""

@@ -1,0 +1,353 @@
+"""The ledger in SQL, the same for every database that SQLAlchemy speaks to.
+
+Each method is one transaction. Statements touch rows in primary key order.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import asdict, fields, replace
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Protocol
+
+from sqlalchemy import func, insert, select, update
+
+from mlbatch.connectors.database.liveness import is_surely_dead
+from mlbatch.connectors.database.tables import ACTIVE, LEASE, PART, RUN, WATERMARK
+from mlbatch.errors import Busy, Fenced, UsageError
+from mlbatch.ledger import (
+    Lease,
+    ModelPin,
+    NewRun,
+    Owner,
+    PartState,
+    Run,
+    RunKind,
+    RunState,
+    check_transition,
+)
+from mlbatch.window import Watermark
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sqlalchemy import Connection
+
+    from mlbatch.snapshot import Snapshot
+
+LEASE_SECONDS = 60
+_UNFINISHED = [s.value for s in RunState if not s.is_terminal]
+_PIN = {"model_name": "name", "model_version": "version", "model_digest": "digest"}
+_FREE = ""
+
+
+class Database(Protocol):
+    """What the store needs of a database."""
+
+    def reading(self) -> AbstractContextManager[Connection]:
+        """A connection to read with."""
+        ...
+
+    def writing(self) -> AbstractContextManager[Connection]:
+        """One transaction, committed when the block ends well."""
+        ...
+
+    def now(self) -> datetime:
+        """The database's clock, in UTC."""
+        ...
+
+
+class LedgerStore:
+    """`mlbatch.sink.Ledger` over SQLAlchemy."""
+
+    def __init__(self, database: Database) -> None:
+        """The control tables must exist."""
+        self._database = database
+
+    def acquire(self, output_table: str, job: str, owner: Owner, epoch: int) -> Lease:
+        """See `mlbatch.sink.Ledger.acquire`."""
+        lease = Lease(output_table, job, epoch, None, owner)
+        with self._database.writing() as connection:
+            held = _first(
+                connection, select(LEASE).where(LEASE.c.output_table == output_table).with_for_update()
+            )
+            if held is not None:
+                self._refuse_if_taken(held, lease)
+            _put_lease(connection, lease, self._database.now(), exists=held is not None)
+            _fence(connection, output_table, epoch)
+        return lease
+
+    def _refuse_if_taken(self, held: Mapping[str, Any], lease: Lease) -> None:
+        if held["job"] != lease.job:
+            message = f"the table {lease.output_table} belongs to the job {held['job']}"
+            raise UsageError(message, hint="give each job a table of its own")
+        owner = _owner(held)
+        if owner.owner_id in (_FREE, lease.owner.owner_id) or is_surely_dead(owner):
+            return
+        if held["heartbeat_at"] + timedelta(seconds=held["ttl_seconds"]) > self._database.now():
+            message = f"{lease.output_table} is being worked on by {owner} (run {held['run_id']})"
+            raise Busy(message, hint="it goes on by itself; start again when it is through")
+
+    def heartbeat(self, lease: Lease) -> bool:
+        """See `mlbatch.sink.Ledger.heartbeat`."""
+        with self._database.writing() as connection:
+            beat = connection.execute(
+                update(LEASE)
+                .where(LEASE.c.output_table == lease.output_table, LEASE.c.epoch == lease.epoch)
+                .values(heartbeat_at=self._database.now())
+            )
+        return bool(beat.rowcount)
+
+    def release(self, lease: Lease, epoch: int) -> None:
+        """See `mlbatch.sink.Ledger.release`."""
+        with self._database.writing() as connection:
+            if _free(connection, lease.output_table, lease.epoch, epoch):
+                _fence(connection, lease.output_table, epoch)
+
+    def create(self, lease: Lease, new: NewRun) -> Run:
+        """See `mlbatch.sink.Ledger.create`."""
+        with self._database.writing() as connection:
+            _hold(connection, lease, new.run_id)
+            last = connection.scalar(
+                select(func.max(RUN.c.run_no)).where(RUN.c.output_table == new.output_table)
+            )
+            same_slot = connection.scalar(
+                select(func.count()).where(
+                    RUN.c.job == new.job,
+                    RUN.c.generation == new.generation,
+                    RUN.c.kind == new.kind.value,
+                    RUN.c.slot == new.slot,
+                )
+            )
+            values = _new_values(new) | {
+                "run_no": (last or 0) + 1,
+                "retry_no": same_slot or 0,
+                "state": RunState.CREATED.value,
+                "epoch": lease.epoch,
+                "attempts": 0,
+                "created_at": self._database.now(),
+            }
+            connection.execute(insert(RUN).values(values))
+            return _read(connection, new.run_id)
+
+    def advance(self, run: Run, to: RunState) -> Run:
+        """See `mlbatch.sink.Ledger.advance`."""
+        check_transition(run.state, to)
+        return self._change(run, state=to.value)
+
+    def attempt(self, run: Run, unload_attempt: str) -> Run:
+        """See `mlbatch.sink.Ledger.attempt`."""
+        check_transition(run.state, RunState.UNLOADING)
+        return self._change(
+            run,
+            state=RunState.UNLOADING.value,
+            unload_attempt=unload_attempt,
+            attempts=run.attempts + 1,
+        )
+
+    def tracked(self, run: Run, tracking_run_id: str) -> Run:
+        """See `mlbatch.sink.Ledger.tracked`."""
+        with self._database.writing() as connection:
+            connection.execute(
+                update(RUN)
+                .where(RUN.c.run_id == run.run_id)
+                .values(tracking_run_id=tracking_run_id)
+            )
+        return replace(run, tracking_run_id=tracking_run_id)
+
+    def _change(self, run: Run, **values: object) -> Run:
+        with self._database.writing() as connection:
+            _update(connection, run, values)
+            return _read(connection, run.run_id)
+
+    def adopt(self, run: Run, snapshot: Snapshot) -> Run:
+        """See `mlbatch.sink.Ledger.adopt`."""
+        check_transition(run.state, RunState.PLANNED)
+        rows = [
+            {
+                "run_id": run.run_id,
+                "part_no": part.number,
+                "uri": part.uri,
+                "etag": part.etag,
+                "bytes": part.bytes,
+                "rows_expected": part.rows,
+                "epoch": run.epoch,
+            }
+            | dict.fromkeys(_COUNTERS, 0)
+            for part in snapshot.parts
+        ]
+        values = {
+            "state": RunState.PLANNED.value,
+            "snapshot_digest": snapshot.fingerprint,
+            "highest_cursor": snapshot.highest_cursor,
+            "rows_expected": snapshot.rows,
+        }
+        with self._database.writing() as connection:
+            _update(connection, run, values)
+            if rows:
+                connection.execute(insert(PART), rows)
+            return _read(connection, run.run_id)
+
+    def finish(self, run: Run, watermark: Watermark | None, epoch: int) -> Run:
+        """See `mlbatch.sink.Ledger.finish`."""
+        check_transition(run.state, RunState.DONE)
+        new = run.new
+        with self._database.writing() as connection:
+            values = {"state": RunState.DONE.value, "finished_at": self._database.now()}
+            _update(connection, run, values)
+            mark = {"watermark": watermark.value if watermark else None, "run_id": run.run_id}
+            _put(connection, WATERMARK, {"job": new.job, "generation": new.generation}, mark)
+            served = {"model_version": new.model.version, "generation": new.generation}
+            _put(connection, ACTIVE, {"output_table": new.output_table}, mark_run(served, run))
+            _free(connection, new.output_table, run.epoch, epoch)
+            return _read(connection, run.run_id)
+
+    def give_up(self, run: Run, state: RunState, reason: str, epoch: int) -> Run:
+        """See `mlbatch.sink.Ledger.give_up`."""
+        check_transition(run.state, state)
+        values = {"state": state.value, "error": reason, "finished_at": self._database.now()}
+        with self._database.writing() as connection:
+            _update(connection, run, values | {"epoch": epoch})
+            connection.execute(
+                update(PART).where(PART.c.run_id == run.run_id).values(epoch=epoch)
+            )
+            return _read(connection, run.run_id)
+
+    def runs(self, output_table: str | None = None) -> tuple[Run, ...]:
+        """See `mlbatch.sink.Ledger.runs`."""
+        query = select(RUN).order_by(RUN.c.created_at.desc(), RUN.c.run_no.desc())
+        if output_table is not None:
+            query = query.where(RUN.c.output_table == output_table)
+        with self._database.reading() as connection:
+            return tuple(_run(row) for row in connection.execute(query).mappings())
+
+    def parts(self, run_id: str) -> tuple[PartState, ...]:
+        """See `mlbatch.sink.Ledger.parts`."""
+        query = select(PART).where(PART.c.run_id == run_id).order_by(PART.c.part_no)
+        with self._database.reading() as connection:
+            return tuple(part_state(row) for row in connection.execute(query).mappings())
+
+    def watermark(self, job: str, generation: str) -> Watermark | None:
+        """See `mlbatch.sink.Ledger.watermark`."""
+        query = select(WATERMARK.c.watermark).where(
+            WATERMARK.c.job == job, WATERMARK.c.generation == generation
+        )
+        with self._database.reading() as connection:
+            value = connection.scalar(query)
+        return None if value is None else Watermark(value)
+
+    def holder(self, output_table: str) -> Owner | None:
+        """See `mlbatch.sink.Ledger.holder`."""
+        query = select(LEASE).where(LEASE.c.output_table == output_table)
+        with self._database.reading() as connection:
+            held = _first(connection, query)
+        if held is None or held["owner_id"] == _FREE:
+            return None
+        alive = held["heartbeat_at"] + timedelta(seconds=held["ttl_seconds"]) > self._database.now()
+        owner = _owner(held)
+        return owner if alive and not is_surely_dead(owner) else None
+
+
+_COUNTERS = ("done", "written", "deleted", "quarantined", "filtered", "checksum")
+
+
+def mark_run(values: dict[str, object], run: Run) -> dict[str, object]:
+    """Add which run says so."""
+    return values | {"run_id": run.run_id}
+
+
+def part_state(row: Mapping[str, Any]) -> PartState:
+    """A part row as a value."""
+    names = {field.name: field.name for field in fields(PartState)} | {"number": "part_no"}
+    return PartState(**{name: row[column] for name, column in names.items()})
+
+
+def _new_values(new: NewRun) -> dict[str, object]:
+    values = asdict(new)
+    pin = values.pop("model")
+    return values | {column: pin[name] for column, name in _PIN.items()} | {"kind": new.kind.value}
+
+
+def _run(row: Mapping[str, Any]) -> Run:
+    pin = ModelPin(**{name: row[column] for column, name in _PIN.items()})
+    plain = {f.name: row[f.name] for f in fields(NewRun) if f.name not in ("model", "kind")}
+    new = NewRun(**plain, model=pin, kind=RunKind(row["kind"]))
+    rest = {f.name: row[f.name] for f in fields(Run) if f.name not in ("new", "state")}
+    return Run(new=new, state=RunState(row["state"]), **rest)
+
+
+def _first(connection: Connection, query: Any) -> Mapping[str, Any] | None:  # noqa: ANN401
+    return connection.execute(query).mappings().first()
+
+
+def _read(connection: Connection, run_id: str) -> Run:
+    return _run(connection.execute(select(RUN).where(RUN.c.run_id == run_id)).mappings().one())
+
+
+def _owner(row: Mapping[str, Any]) -> Owner:
+    return Owner(**{field.name: row[field.name] for field in fields(Owner)})
+
+
+def _update(connection: Connection, run: Run, values: Mapping[str, object]) -> None:
+    changed = connection.execute(
+        update(RUN)
+        .where(RUN.c.run_id == run.run_id, RUN.c.epoch == run.epoch, RUN.c.state == run.state.value)
+        .values(**values)
+    )
+    if changed.rowcount != 1:
+        message = f"run {run.run_id} was taken over by another process"
+        raise Fenced(message, hint="nothing of it is lost; the other process finishes it")
+
+
+def _put(
+    connection: Connection, table: Any, key: dict[str, object], values: dict[str, object]  # noqa: ANN401
+) -> None:
+    matches = [table.c[name] == value for name, value in key.items()]
+    # Affected rows do not tell an unchanged row from a missing one on MySQL.
+    exists = connection.scalar(select(func.count()).select_from(table).where(*matches))
+    if exists:
+        connection.execute(update(table).where(*matches).values(**values))
+    else:
+        connection.execute(insert(table).values(**key, **values))
+
+
+def _put_lease(connection: Connection, lease: Lease, now: datetime, *, exists: bool) -> None:
+    values = asdict(lease.owner) | {
+        "job": lease.job,
+        "epoch": lease.epoch,
+        "heartbeat_at": now,
+        "ttl_seconds": LEASE_SECONDS,
+    }
+    if exists:
+        key = LEASE.c.output_table == lease.output_table
+        connection.execute(update(LEASE).where(key).values(**values))
+    else:
+        connection.execute(insert(LEASE).values(output_table=lease.output_table, **values))
+
+
+def _fence(connection: Connection, output_table: str, epoch: int) -> None:
+    unfinished = (RUN.c.output_table == output_table) & RUN.c.state.in_(_UNFINISHED)
+    ids = connection.scalars(select(RUN.c.run_id).where(unfinished).order_by(RUN.c.run_id)).all()
+    if ids:
+        connection.execute(update(RUN).where(RUN.c.run_id.in_(ids)).values(epoch=epoch))
+        connection.execute(update(PART).where(PART.c.run_id.in_(ids)).values(epoch=epoch))
+
+
+def _hold(connection: Connection, lease: Lease, run_id: str) -> None:
+    held = connection.execute(
+        update(LEASE)
+        .where(LEASE.c.output_table == lease.output_table, LEASE.c.epoch == lease.epoch)
+        .values(run_id=run_id)
+    )
+    if held.rowcount != 1:
+        message = f"the lease of {lease.output_table} was taken over by another process"
+        raise Fenced(message)
+
+
+def _free(connection: Connection, output_table: str, mine: int, fresh: int) -> bool:
+    freed = connection.execute(
+        update(LEASE)
+        .where(LEASE.c.output_table == output_table, LEASE.c.epoch == mine)
+        .values(epoch=fresh, owner_id=_FREE)
+    )
+    return bool(freed.rowcount)

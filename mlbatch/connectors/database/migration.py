@@ -1,0 +1,81 @@
+"""Makes an output table, or brings the one that is there up to its declaration.
+
+Only additions are carried out. Everything else would change what readers see, and is refused with
+the difference spelled out.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any
+
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.operations import Operations
+from sqlalchemy import MetaData, inspect
+
+from mlbatch.connectors.database.tables import output_table
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from mlbatch.table import OutputTable
+
+
+def migrate(connection: Connection, declared: OutputTable) -> None:
+    """Create the table, add missing columns, refuse every other difference."""
+    metadata = MetaData()
+    table = output_table(declared, metadata)
+    if not inspect(connection).has_table(declared.name):
+        metadata.create_all(connection)
+        return
+    _check_key(connection, declared)
+    context = MigrationContext.configure(
+        connection, opts={"include_name": lambda name, kind, _: kind != "table" or name == table.name}
+    )
+    differences = list(_flat(compare_metadata(context, metadata)))
+    refused = [d for d in differences if d[0] not in ("add_column", *_HARMLESS)]
+    if refused:
+        message = f"the table {declared.name} differs from its declaration: " + "; ".join(
+            _describe(d) for d in refused
+        )
+        hint = "undo the change, or declare a new table name and backfill it"
+        raise declared.place.error(message, hint=hint)
+    _add(context, [d for d in differences if d[0] == "add_column"])
+
+
+_HARMLESS = ("modify_comment", "add_table_comment", "remove_table_comment")
+
+
+def _flat(differences: list[Any]) -> Any:  # noqa: ANN401  alembic nests column changes in lists
+    for difference in differences:
+        if isinstance(difference, list):
+            yield from difference
+        else:
+            yield difference
+
+
+def _check_key(connection: Connection, declared: OutputTable) -> None:
+    found = tuple(inspect(connection).get_pk_constraint(declared.name)["constrained_columns"])
+    if set(found) != set(declared.key):
+        message = f"the table {declared.name} is keyed by {found}, its declaration by {declared.key}"
+        hint = "declare a new table name and backfill it"
+        raise declared.place.error(message, hint=hint)
+
+
+def _add(context: MigrationContext, additions: list[Any]) -> None:
+    operations = Operations(context)
+    for _, _, name, column in additions:
+        added = copy.copy(column)
+        # Rows that are already there have no value for it until they are predicted again.
+        added.nullable = True
+        operations.add_column(name, added)
+
+
+def _describe(difference: tuple[Any, ...]) -> str:
+    kind = difference[0]
+    if kind == "remove_column":
+        return f"column {difference[3].name} is no longer declared"
+    if kind.startswith("modify_"):
+        return f"column {difference[3]}: {kind[7:]} {difference[5]} became {difference[6]}"
+    return kind.replace("_", " ")

@@ -1,0 +1,57 @@
+"""A folder as object store, for the embedded default and for tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pyarrow as pa
+
+from mlbatch.errors import SnapshotError
+from mlbatch.storage import Stored
+
+
+@dataclass(frozen=True, slots=True)
+class FolderStorage:
+    """`mlbatch.storage.Storage` below the folder ``root``, an absolute path."""
+
+    root: Path
+
+    @property
+    def prefix(self) -> str:
+        """``file:///.../``."""
+        return self.root.as_uri() + "/"
+
+    def path(self, uri: str) -> Path:
+        """Where the object is; a URI that leads out of the folder raises SnapshotError."""
+        path = Path(unquote(urlsplit(uri).path)).resolve()
+        if not uri.startswith(self.prefix) or not path.is_relative_to(self.root.resolve()):
+            message = f"{uri} is outside {self.prefix}"
+            raise SnapshotError(message)
+        return path
+
+    def stat(self, uri: str) -> Stored:
+        """See `mlbatch.storage.Storage.stat`."""
+        try:
+            found = self.path(uri).stat()
+        except OSError as error:
+            message = f"{uri} is missing: {error.strerror}"
+            raise SnapshotError(message, hint="run again with --full to unload anew") from error
+        return Stored(found.st_size, f"{found.st_size:x}-{found.st_mtime_ns:x}")
+
+    @contextmanager
+    def open(self, uri: str, *, etag: str) -> Iterator[pa.NativeFile]:
+        """See `mlbatch.storage.Storage.open`."""
+        if self.stat(uri).etag != etag:
+            message = f"{uri} was replaced since the snapshot was taken"
+            raise SnapshotError(message, hint="run again with --full to unload anew")
+        with pa.OSFile(str(self.path(uri)), "rb") as file:
+            yield file
+
+    def read(self, uri: str) -> bytes:
+        """See `mlbatch.storage.Storage.read`."""
+        self.stat(uri)
+        return self.path(uri).read_bytes()

@@ -1,0 +1,188 @@
+"""MLflow: training runs, the model registry, and a run for each finished inference.
+
+Models are kept as plain artifacts with a digest, never as MLflow flavours: loading one of those may
+run code that came with it, whatever MLflow's pickle switch says.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlbatch.errors import MlbatchError, ModelTampered, RunFailed, TemporaryError
+from mlbatch.tracking import CHAMPION, ModelVersion, TrainingRecord
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+DIGEST_TAG = "mlbatch.digest"
+RUN_TAG = "mlbatch.run_id"
+MODEL_PATH = "model"
+_QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "GIT_PYTHON_REFRESH": "quiet"}
+
+
+@dataclass(frozen=True)
+class MlflowTracking:
+    """`mlbatch.tracking.Tracking` at ``uri``; artifacts of a local store go below ``artifacts``."""
+
+    uri: str
+    artifacts: Path
+
+    @cached_property
+    def _client(self) -> MlflowClient:
+        for name, value in _QUIET.items():
+            os.environ.setdefault(name, value)
+        # Two seconds of import that only commands which talk to MLflow should pay.
+        from mlflow import MlflowClient  # noqa: PLC0415
+
+        for name in ("alembic", "mlflow"):
+            logging.getLogger(name).setLevel(logging.WARNING)
+        if self.uri.startswith("sqlite:///"):
+            Path(self.uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+        return MlflowClient(self.uri, self.uri)
+
+    def record(self, training: TrainingRecord, model: Path, digest: str) -> ModelVersion:
+        """See `mlbatch.tracking.Tracking.record`."""
+        with _translated(self.uri):
+            run_id = self._start(training.job, {**training.tags, "mlbatch.mode": "train"})
+            self._log(run_id, training)
+            self._client.log_artifacts(run_id, str(model), MODEL_PATH)
+            for name, text in training.texts.items():
+                self._client.log_text(run_id, text, name)
+            version = self._register(training.job, run_id, digest)
+            self._client.set_terminated(run_id)
+        return ModelVersion(training.job, version, digest, training.metrics, run_id)
+
+    def _start(self, job: str, tags: Mapping[str, str]) -> str:
+        experiment = self._client.get_experiment_by_name(job)
+        if experiment is None:
+            local = self.uri.startswith("sqlite:///")
+            location = (self.artifacts / job).absolute().as_uri() if local else None
+            experiment_id = self._client.create_experiment(job, artifact_location=location)
+        else:
+            experiment_id = experiment.experiment_id
+        name = f"{tags['mlbatch.mode']}-{tags.get(RUN_TAG, tags.get('mlbatch.training_id', ''))}"
+        return str(self._client.create_run(experiment_id, tags=dict(tags), run_name=name).info.run_id)
+
+    def _log(self, run_id: str, training: TrainingRecord) -> None:
+        from mlflow.entities import Metric, Param  # noqa: PLC0415
+
+        now = int(time.time() * 1000)
+        metrics = [Metric(name, value, now, 0) for name, value in training.metrics.items()]
+        metrics += [
+            Metric(f"epoch_{name}", value, now, step)
+            for step, epoch in enumerate(training.epochs, start=1)
+            for name, value in epoch.items()
+        ]
+        params = [Param(name, value) for name, value in training.parameters.items()]
+        self._client.log_batch(run_id, metrics=metrics, params=params)
+
+    def _register(self, name: str, run_id: str, digest: str) -> int:
+        from mlflow.exceptions import MlflowException  # noqa: PLC0415
+
+        try:
+            self._client.create_registered_model(name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        artifact_uri = self._client.get_run(run_id).info.artifact_uri
+        version = self._client.create_model_version(
+            name, f"{artifact_uri}/{MODEL_PATH}", run_id, tags={DIGEST_TAG: digest}
+        )
+        return int(version.version)
+
+    def resolve(self, name: str, alias_or_version: str = CHAMPION) -> ModelVersion | None:
+        """See `mlbatch.tracking.Tracking.resolve`."""
+        from mlflow.exceptions import MlflowException  # noqa: PLC0415
+
+        with _translated(self.uri):
+            try:
+                found = self._find(name, alias_or_version)
+            except MlflowException as error:
+                if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                    return None
+                raise
+            metrics = self._client.get_run(found.run_id).data.metrics if found.run_id else {}
+        digest = found.tags.get(DIGEST_TAG)
+        if digest is None:
+            message = f"{name} version {found.version} carries no digest"
+            raise ModelTampered(message, hint="only models that mlbatch registered are served")
+        return ModelVersion(name, int(found.version), digest, metrics, found.run_id)
+
+    def _find(self, name: str, alias_or_version: str) -> Any:  # noqa: ANN401  untyped entity
+        if alias_or_version.isdecimal():
+            return self._client.get_model_version(name, alias_or_version)
+        return self._client.get_model_version_by_alias(name, alias_or_version)
+
+    def fetch(self, version: ModelVersion, target: Path) -> Path:
+        """See `mlbatch.tracking.Tracking.fetch`."""
+        from mlflow.artifacts import download_artifacts  # noqa: PLC0415
+
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _translated(self.uri):
+            found = self._client.get_model_version(version.name, str(version.version))
+            with tempfile.TemporaryDirectory(dir=target.parent) as staging:
+                fetched = download_artifacts(
+                    artifact_uri=found.source, dst_path=staging, tracking_uri=self.uri
+                )
+                shutil.rmtree(target, ignore_errors=True)
+                shutil.move(fetched, target)
+        return target
+
+    def promote(self, version: ModelVersion) -> None:
+        """See `mlbatch.tracking.Tracking.promote`."""
+        with _translated(self.uri):
+            self._client.set_registered_model_alias(version.name, CHAMPION, str(version.version))
+
+    def record_inference(self, job: str, run_id: str, totals: Mapping[str, float]) -> str:
+        """See `mlbatch.tracking.Tracking.record_inference`."""
+        from mlflow.entities import Metric  # noqa: PLC0415
+
+        with _translated(self.uri):
+            tracked = self._already(job, run_id)
+            if tracked is None:
+                tracked = self._start(job, {RUN_TAG: run_id, "mlbatch.mode": "infer"})
+                now = int(time.time() * 1000)
+                metrics = [Metric(name, value, now, 0) for name, value in totals.items()]
+                self._client.log_batch(tracked, metrics=metrics)
+                self._client.set_terminated(tracked)
+        return tracked
+
+    def _already(self, job: str, run_id: str) -> str | None:
+        experiment = self._client.get_experiment_by_name(job)
+        if experiment is None:
+            return None
+        wanted = f"tags.`{RUN_TAG}` = {json.dumps(run_id)} and attributes.status = 'FINISHED'"
+        found = self._client.search_runs([experiment.experiment_id], wanted, max_results=1)
+        return str(found[0].info.run_id) if found else None
+
+
+@contextmanager
+def _translated(uri: str) -> Iterator[None]:
+    """The one place where MLflow's errors become ours."""
+    from mlflow.exceptions import MlflowException  # noqa: PLC0415
+
+    try:
+        yield
+    except MlflowException as error:
+        raise _translate(error, uri) from error
+    except OSError as error:
+        message = f"MLflow at {uri}: {error}"
+        raise TemporaryError(message) from error
+
+
+def _translate(error: Any, uri: str) -> MlbatchError:  # noqa: ANN401  imported lazily
+    first = str(error).splitlines()[0]
+    if error.error_code in ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED"):
+        return TemporaryError(f"MLflow at {uri} does not answer: {first}")
+    return RunFailed(f"MLflow at {uri} refuses: {first}")

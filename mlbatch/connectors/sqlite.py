@@ -1,0 +1,277 @@
+"""SQLite as sink: outputs and ledger in one file, on a local disk.
+
+One file, because a write-ahead log over attached files is not atomic. Writers queue: a transaction
+begins with the write lock, and each batch is scored before its transaction begins.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.exc import DBAPIError
+
+from mlbatch.connectors.database.ledger_store import LedgerStore, part_state
+from mlbatch.connectors.database.migration import migrate
+from mlbatch.connectors.database.tables import METADATA, storable
+from mlbatch.errors import Fenced, MlbatchError, RunFailed, TemporaryError
+from mlbatch.ledger import BatchCommit, PartState, QuarantinedRow, Run
+from mlbatch.sql import quote_identifier
+from mlbatch.table import OutputTable
+
+BUSY_SECONDS = 30
+FETCH_ROWS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class SqliteSink:
+    """`mlbatch.sink.Sink` in the file ``path``."""
+
+    path: Path
+
+    def prepare(self, table: OutputTable) -> None:
+        """See `mlbatch.sink.Sink.prepare`."""
+        with SqliteDatabase(self.path).writing() as connection:
+            migrate(connection, table)
+
+    def ledger(self) -> LedgerStore:
+        """See `mlbatch.sink.Sink.ledger`."""
+        database = SqliteDatabase(self.path)
+        with database.writing() as connection:
+            METADATA.create_all(connection)
+        return LedgerStore(database)
+
+    @contextmanager
+    def session(self, table: OutputTable, run: Run) -> Iterator[SqlitePartSession]:
+        """See `mlbatch.sink.Sink.session`."""
+        with _translated(self.path):
+            connection = _connect(self.path)
+            try:
+                yield SqlitePartSession(connection, table, run)
+            finally:
+                connection.close()
+
+    def rows(self, table: OutputTable, *, run_no: int | None = None) -> pa.RecordBatchReader:
+        """See `mlbatch.sink.Sink.rows`."""
+        return pa.RecordBatchReader.from_batches(table.schema, self._batches(table, run_no))
+
+    def _batches(self, table: OutputTable, run_no: int | None) -> Iterator[pa.RecordBatch]:
+        where = "" if run_no is None else " WHERE run_no = ?"
+        names = ", ".join(quote_identifier(name) for name in table.schema.names)
+        order = ", ".join(quote_identifier(name) for name in table.key)
+        query = f"SELECT {names} FROM {quote_identifier(table.name)}{where} ORDER BY {order}"  # noqa: S608
+        connection = _connect(self.path)
+        try:
+            cursor = connection.execute(query, () if run_no is None else (run_no,))
+            while rows := cursor.fetchmany(FETCH_ROWS):
+                yield _arrow(rows, table.schema)
+        finally:
+            connection.close()
+
+
+def _arrow(rows: Sequence[tuple[Any, ...]], schema: pa.Schema) -> pa.RecordBatch:
+    arrays = []
+    for values, field in zip(zip(*rows, strict=True), schema, strict=True):
+        plain = pa.array(values)
+        if pa.types.is_boolean(field.type):
+            plain = plain.cast(pa.int8())
+        arrays.append(plain.cast(field.type))
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = NORMAL")
+    return connection
+
+
+class SqliteDatabase:
+    """`mlbatch.connectors.database.ledger_store.Database` over one file."""
+
+    def __init__(self, path: Path) -> None:
+        """The file is made when it is missing; its folder must be writable."""
+        self._path = path
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A connection that takes no write lock."""
+        with _translated(self._path), _engine(self._path, os.getpid()).connect() as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """One transaction that holds the write lock from its first statement on."""
+        with self.reading() as connection:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            try:
+                yield connection
+            except BaseException:
+                connection.exec_driver_sql("ROLLBACK")
+                raise
+            connection.exec_driver_sql("COMMIT")
+
+    def now(self) -> datetime:
+        """This machine's clock: an embedded database has no other."""
+        return datetime.now(UTC)
+
+
+@functools.lru_cache(maxsize=16)
+def _engine(path: Path, pid: int) -> Engine:  # noqa: ARG001  a forked child must not share connections
+    path.parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": BUSY_SECONDS})
+
+    @event.listens_for(engine, "connect")
+    def _configure(connection: sqlite3.Connection, _: object) -> None:
+        connection.isolation_level = None
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+
+    return engine
+
+
+@contextmanager
+def _translated(path: Path) -> Iterator[None]:
+    """The one place where SQLite's errors become ours."""
+    try:
+        yield
+    except DBAPIError as error:
+        raise _translate(error.orig or error, path) from error
+    except sqlite3.Error as error:
+        raise _translate(error, path) from error
+
+
+def _translate(error: BaseException, path: Path) -> MlbatchError:
+    if "locked" in str(error) or "busy" in str(error):
+        message = f"{path} has been locked by another process for {BUSY_SECONDS} s"
+        hint = "`mlbatch status` names who holds the lease; a stopped process blocks all writers"
+        return TemporaryError(message, hint=hint)
+    hint = "nothing of the open batch was written; run again once the cause is mended"
+    return RunFailed(f"{path}: {error}", hint=hint)
+
+
+class SqlitePartSession:
+    """`mlbatch.sink.PartSession` on a connection of its own."""
+
+    def __init__(self, connection: sqlite3.Connection, table: OutputTable, run: Run) -> None:
+        """``connection`` is in autocommit mode; the session brackets its own transactions."""
+        self._connection = connection
+        self._run = run
+        self._upsert = _upsert_statement(table)
+        keys = " AND ".join(f"{quote_identifier(name)} = ?" for name in table.key)
+        self._delete = f"DELETE FROM {quote_identifier(table.name)} WHERE {keys}"  # noqa: S608
+
+    def position(self, part_number: int) -> PartState:
+        """See `mlbatch.sink.PartSession.position`."""
+        row = self._part(part_number)
+        if row["epoch"] != self._run.epoch:
+            raise self._fenced(part_number)
+        return part_state(row)
+
+    def _part(self, part_number: int) -> dict[str, Any]:
+        cursor = self._connection.execute(
+            "SELECT * FROM mlbatch_part WHERE run_id = ? AND part_no = ?",
+            (self._run.run_id, part_number),
+        )
+        names = [column[0] for column in cursor.description]
+        return dict(zip(names, cursor.fetchone(), strict=True))
+
+    def commit(self, batch: BatchCommit) -> None:
+        """See `mlbatch.sink.PartSession.commit`."""
+        with self._transaction():
+            self._move(batch)
+            self._connection.executemany(self._upsert, _tuples(batch.upserts))
+            self._connection.executemany(self._delete, _tuples(batch.deletes))
+            self._connection.executemany(_QUARANTINE, self._quarantined(batch))
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._connection.execute("ROLLBACK")
+            raise
+        self._connection.execute("COMMIT")
+
+    def _move(self, batch: BatchCommit) -> None:
+        moved = self._connection.execute(
+            _MOVE,
+            {
+                "high": batch.high,
+                "written": batch.upserts.num_rows,
+                "deleted": batch.deleted,
+                "quarantined": len(batch.quarantined),
+                "filtered": batch.filtered,
+                "checksum": batch.checksum,
+                "run_id": self._run.run_id,
+                "part_no": batch.part_number,
+                "epoch": self._run.epoch,
+                "low": batch.low,
+            },
+        )
+        if moved.rowcount != 1:
+            raise self._fenced(batch.part_number)
+
+    def _quarantined(self, batch: BatchCommit) -> Iterator[tuple[object, ...]]:
+        for row in batch.quarantined:
+            yield (self._run.run_id, batch.part_number, *_columns(row))
+
+    def _fenced(self, part_number: int) -> Fenced:
+        message = f"part {part_number} of run {self._run.run_id} was taken over by another process"
+        return Fenced(message, hint="nothing of it is lost; the other process finishes it")
+
+
+def _columns(row: QuarantinedRow) -> tuple[object, ...]:
+    return (row.row_offset, row.key[:255], row.reason, row.detail[:255])
+
+
+# The checksum wraps by hand: SQLite turns an integer overflow into an inexact REAL.
+_MOVE = """
+UPDATE mlbatch_part
+   SET done = :high
+     , written = written + :written
+     , deleted = deleted + :deleted
+     , quarantined = quarantined + :quarantined
+     , filtered = filtered + :filtered
+     , checksum = CASE WHEN checksum > 9223372036854775807 - :checksum
+                       THEN checksum - 9223372036854775807 - 1 + :checksum
+                       ELSE checksum + :checksum END
+ WHERE run_id = :run_id AND part_no = :part_no AND epoch = :epoch AND done = :low
+"""
+
+_QUARANTINE = """
+INSERT INTO mlbatch_quarantine (run_id, part_no, row_offset, entity_key, reason, detail)
+VALUES (?, ?, ?, ?, ?, ?)
+"""
+
+
+def _upsert_statement(table: OutputTable) -> str:
+    names = [quote_identifier(name) for name in table.schema.names]
+    keys = [quote_identifier(name) for name in table.key]
+    changes = ", ".join(f"{n} = excluded.{n}" for n in names if n not in keys)
+    marks = ", ".join("?" * len(names))
+    target = f"INSERT INTO {quote_identifier(table.name)} ({', '.join(names)}) VALUES ({marks})"
+    return f"{target} ON CONFLICT ({', '.join(keys)}) DO UPDATE SET {changes}"
+
+
+def _tuples(batch: pa.RecordBatch) -> Iterator[tuple[object, ...]]:
+    columns = [_values(column) for column in batch.columns]
+    return zip(*columns, strict=True)
+
+
+def _values(column: pa.Array) -> list[object]:
+    if pa.types.is_timestamp(column.type):
+        return list(column.cast(pa.timestamp("us")).cast(pa.int64()).to_pylist())
+    if pa.types.is_date(column.type):
+        return [storable(value) for value in column.to_pylist()]
+    return list(column.to_pylist())

@@ -1,0 +1,54 @@
+"""The seam to whoever runs the parts: this machine's processes, or a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class PartTask:
+    """One part to work on. Only names and numbers cross a process boundary."""
+
+    part_number: int
+    careful_until: int = 0
+    """Rows before this offset go in small batches, because the part killed its worker here."""
+    careful_rows: int = 1
+    """Rows of such a small batch."""
+    set_aside: int | None = None
+    """Offset of a row that is known to kill the worker: quarantined unseen."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartOutcome:
+    """A worker is through with its part. The truth about rows is the ledger's."""
+
+    part_number: int
+    stage_seconds: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerDied:
+    """The process that worked on ``task`` is gone."""
+
+    task: PartTask
+    exit_code: int | None
+
+
+class Engine(Protocol):
+    """Runs every task; workers are processes, so ``work`` must be picklable."""
+
+    def run(
+        self,
+        work: Callable[[PartTask], PartOutcome],
+        tasks: Sequence[PartTask],
+        on_death: Callable[[WorkerDied], PartTask],
+        *,
+        isolated: bool = False,
+    ) -> Iterator[PartOutcome]:
+        """Yield outcomes as parts finish; a dead worker's part goes on as ``on_death`` says.
+
+        ``isolated`` keeps every part out of the calling process: one of them killed a process once.
+        """
+        ...

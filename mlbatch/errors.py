@@ -1,0 +1,142 @@
+"""The one tree of errors. Whatever leaves mlbatch on purpose is one of these.
+
+::
+
+    MlbatchError                     1   failed, a human is needed
+    ├── UsageError                   2   typed or configured wrongly; retrying is useless
+    │   ├── DeclarationError         2   a job, view, output or .sql file is wrong; names file and line
+    │   ├── SettingsError            2   mlbatch.toml or the environment is wrong
+    │   └── ModelIncompatible        2   the model was made by another scikit-learn, dictionary or job
+    ├── RunFailed                    1   a run stopped; the ledger says how far it came
+    │   ├── SnapshotError            1   the unloaded parts are not what was promised
+    │   ├── ModelTampered            1   a model's files are not the registered ones
+    │   ├── PredictionError          1   a model's answer has the wrong shape
+    │   ├── QuarantineLimitError     1   more rows were set aside than the job allows
+    │   └── ConservationError        1   rows read and rows accounted for differ
+    ├── GateRefused                  3   a quality gate said no; nothing was published
+    └── TemporaryError              75   try again later
+        ├── Busy                    75   somebody else works on this output table
+        └── Fenced                  75   somebody else took this run over; this process stops
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class ExitCode(IntEnum):
+    """What the command line returns, for schedulers to act on."""
+
+    DONE = 0
+    FAILED = 1
+    USAGE = 2
+    REFUSED = 3
+    QUARANTINED = 4
+    TEMPORARY = 75
+    INTERRUPTED = 130
+
+
+class MlbatchError(Exception):
+    """Something failed."""
+
+    exit_code: ExitCode = ExitCode.FAILED
+
+    def __init__(self, message: str | None = None, *, hint: str | None = None) -> None:
+        """``message`` says what happened and where; ``hint`` says what to do next."""
+        self.message = message or (self.__doc__ or "").strip()
+        self.hint = hint
+        super().__init__(self.message)
+
+
+class UsageError(MlbatchError):
+    """The command or its configuration is wrong."""
+
+    exit_code = ExitCode.USAGE
+
+
+class DeclarationError(UsageError):
+    """A declaration is wrong."""
+
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        hint: str | None = None,
+        file: Path | str | None = None,
+        line: int | None = None,
+        column: int | None = None,
+    ) -> None:
+        """``file``, ``line`` and ``column`` (both from 1) point at the declaration to mend."""
+        super().__init__(message, hint=hint)
+        self.file = file
+        self.line = line
+        self.column = column
+
+    @property
+    def location(self) -> str | None:
+        """``file:line:column``, as far as it is known."""
+        if self.file is None:
+            return None
+        places = [str(self.file)]
+        places += [str(n) for n in (self.line, self.column) if n is not None]
+        return ":".join(places)
+
+    def __str__(self) -> str:
+        """The message with the place in front, for logs and tracebacks."""
+        return f"{self.location}: {self.message}" if self.location else self.message
+
+
+class SettingsError(UsageError):
+    """The settings are wrong."""
+
+
+class ModelIncompatible(UsageError):
+    """The model does not fit this installation or this job."""
+
+
+class RunFailed(MlbatchError):
+    """The run failed."""
+
+
+class SnapshotError(RunFailed):
+    """The unloaded parts are not what was promised."""
+
+
+class ModelTampered(RunFailed):
+    """The model's files are not the registered ones."""
+
+
+class PredictionError(RunFailed):
+    """The model's answer has the wrong shape."""
+
+
+class QuarantineLimitError(RunFailed):
+    """More rows were quarantined than the job allows."""
+
+
+class ConservationError(RunFailed):
+    """Rows read and rows accounted for differ."""
+
+
+class GateRefused(MlbatchError):
+    """A gate refused to publish."""
+
+    exit_code = ExitCode.REFUSED
+
+
+class TemporaryError(MlbatchError):
+    """Something is not available now; try again later."""
+
+    exit_code = ExitCode.TEMPORARY
+
+
+class Busy(TemporaryError):
+    """Somebody else works on this output table."""
+
+
+class Fenced(TemporaryError):
+    """Another process took this run over."""

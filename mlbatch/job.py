@@ -1,0 +1,216 @@
+"""A job: which features, which model, which output table. Attributes only, checked at import.
+
+::
+
+    class RecipeClassifier(Job):
+        '''Tells which kind of dish a recipe is.'''
+        features = RecipeText
+        labels = RecipeLabel
+        inputs = ("title", "ingredients", "steps")
+        model = build
+        output = RecipeCategory
+        owner = "research, #ml-recipes"
+        gates = (Gate("f1_macro", at_least=0.7),)
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import pyarrow as pa
+
+from mlbatch.declaration import Place, description_of
+from mlbatch.errors import DeclarationError
+from mlbatch.table import Output
+from mlbatch.view import FeatureView
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mlbatch.gates import Gate
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """How a job's model is fitted."""
+
+    epochs: int = 5
+    folds: int = 5
+    """Cross-fitted models that give honest scores for calibration and threshold."""
+    holdout: float = 0.2
+    """Share of the split keys that the model never sees and is judged on."""
+    split_by: str | tuple[str, ...] | None = None
+    """Columns whose rows stay on one side of every split; the entity key by default."""
+    threshold_recall: float | None = None
+    """For two classes: choose the threshold that finds this share of the positives."""
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """Which rows a daily run reads again."""
+
+    overlap: timedelta = timedelta(hours=1)
+    """How far before the watermark a delta starts, for rows that were committed late."""
+    lag: timedelta = timedelta(0)
+    """How far behind the warehouse's clock the watermark stays."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one row, and one run, may do before it is set aside or stopped."""
+
+    quarantined_share: float = 0.01
+    """Share of a run's rows that may be quarantined before the run fails."""
+    quarantined_rows: int = 10
+    """Rows that may be quarantined whatever their share, so that one bad row fails no small delta."""
+    text_characters: int = 10_000
+    """Longest text a model is given; MeCab's time grows with the square of some texts."""
+
+    def allows(self, quarantined: int, rows: int) -> bool:
+        """Whether a run of ``rows`` rows may go on with so many of them set aside."""
+        return quarantined <= max(self.quarantined_rows, self.quarantined_share * rows)
+
+
+class Job:
+    """Base class of jobs. ``name`` is the folder under ``jobs/`` that holds the class."""
+
+    name: ClassVar[str]
+    place: ClassVar[Place]
+    description: ClassVar[str]
+
+    features: ClassVar[type[FeatureView]]
+    labels: ClassVar[type[FeatureView]]
+    inputs: ClassVar[tuple[str, ...]]
+    model: ClassVar[Callable[[], Any]]
+    output: ClassVar[type[Output]]
+    owner: ClassVar[str]
+
+    training: ClassVar[Training] = Training()
+    delta: ClassVar[Delta] = Delta()
+    limits: ClassVar[Limits] = Limits()
+    gates: ClassVar[tuple[Gate, ...]] = ()
+    trusted_types: ClassVar[tuple[str, ...]] = ()
+    """Types of the job's own that its saved model may contain, beside mlbatch's."""
+
+    def __init_subclass__(cls) -> None:
+        """Check the declaration; a wrong one raises DeclarationError with file and line."""
+        cls.place = Place.of(cls)
+        cls.description = description_of(cls, cls.place)
+        parts = cls.__module__.split(".")
+        cls.name = parts[-2] if parts[-1] == "job" and len(parts) > 1 else cls.__name__.lower()
+        if "model" in cls.__dict__:
+            cls.model = staticmethod(cls.__dict__["model"])
+        _check_attributes(cls)
+        _check_features(cls)
+        _check_labels(cls)
+
+    @classmethod
+    def classes(cls) -> tuple[str | int | bool, ...]:
+        """The labels in declared order; (False, True) for a yes-or-no job."""
+        return cls.output.table.column(cls.output.table.label).choices or (False, True)
+
+    @classmethod
+    def split_key(cls) -> tuple[str, ...]:
+        """The columns that keep rows together in every split."""
+        split = cls.training.split_by
+        if split is None:
+            return cls.features.view.key
+        return (split,) if isinstance(split, str) else tuple(split)
+
+
+_NEEDED = {
+    "features": ("a FeatureView class", lambda v: _is_class(v, FeatureView)),
+    "labels": ("a FeatureView class with the known labels", lambda v: _is_class(v, FeatureView)),
+    "inputs": ("a tuple of column names", lambda v: isinstance(v, tuple) and bool(v)),
+    "model": ("a function that returns a scikit-learn pipeline", callable),
+    "output": ("an Output class", lambda v: _is_class(v, Output)),
+    "owner": ("who answers for the job", lambda v: isinstance(v, str) and bool(v.strip())),
+}
+
+
+def _is_class(value: object, base: type) -> bool:
+    return isinstance(value, type) and issubclass(value, base)
+
+
+def _check_attributes(job: type[Job]) -> None:
+    for name, (meaning, fits) in _NEEDED.items():
+        value = getattr(job, name, None)
+        if value is None or not fits(value):
+            verb = "lacks" if value is None else "has a wrong"
+            raise job.place.error(f"{job.__name__} {verb} `{name}`", hint=f"it is {meaning}")
+    known = {n for n in dir(Job) if not n.startswith("_")}
+    for name in (n for n in vars(job) if not n.startswith("_") and n not in known | set(_NEEDED)):
+        near = difflib.get_close_matches(name, known | set(_NEEDED), n=1)
+        hint = f"did you mean `{near[0]}`?" if near else "a job has the attributes of mlbatch.Job"
+        raise job.place.error(f"{job.__name__} has an unknown attribute `{name}`", hint=hint)
+
+
+def _check_features(job: type[Job]) -> None:
+    view, table = job.features.view, job.output.table
+    if view.cursor is None:
+        message = f"{job.__name__}: {view.name} has no cursor column, so no delta can be read"
+        raise view.place.error(message, hint='say cursor="updated_at" in its class line')
+    have = {column.name: column for column in view.columns}
+    for name in job.inputs:
+        if name not in have:
+            message = f"{job.__name__}: input {name!r} is not a column of {view.name}"
+            raise job.place.error(message, hint=f"it has: {', '.join(have)}")
+    for name in table.passed_through:
+        if name not in have:
+            message = f"{table.name}.{name} is neither predicted nor a column of {view.name}"
+            raise table.place.error(message, hint=f"it has: {', '.join(have)}", column=name)
+        if not table.column(name).type.equals(have[name].type):
+            message = f"{table.name}.{name} and {view.name}.{name} differ in type"
+            raise table.place.error(message, column=name)
+    for name in job.split_key():
+        if name not in have:
+            message = f"{job.__name__}: split_by {name!r} is not a column of {view.name}"
+            raise job.place.error(message, hint=f"it has: {', '.join(have)}")
+    if set(view.key) != set(table.key):
+        message = f"{table.name} is keyed by {table.key}, {view.name} by {view.key}"
+        raise table.place.error(message, hint="one row of the view makes one row of the table")
+
+
+def _check_labels(job: type[Job]) -> None:
+    view, labels, table = job.features.view, job.labels.view, job.output.table
+    have = {column.name: column for column in labels.columns}
+    for name in (*view.key, table.label):
+        if name not in have:
+            message = f"{job.__name__}: {labels.name} has no column {name!r} to train with"
+            raise labels.place.error(message, hint=f"it has: {', '.join(have)}")
+    if not have[table.label].type.equals(table.column(table.label).type):
+        message = f"{labels.name}.{table.label} is not of the type of {table.name}.{table.label}"
+        raise labels.place.error(message, column=table.label)
+
+
+def check_one_writer(jobs: dict[str, type[Job]]) -> dict[str, DeclarationError]:
+    """Find jobs that write one table: both of each pair are refused, by name."""
+    writers: dict[str, list[str]] = {}
+    for name, job in jobs.items():
+        writers.setdefault(job.output.table.name, []).append(name)
+    return {
+        name: jobs[name].place.error(
+            f"{' and '.join(names)} both write the table {table}",
+            hint="give each job a table of its own",
+        )
+        for table, names in writers.items()
+        if len(names) > 1
+        for name in names
+    }
+
+
+def required_columns(job: type[Job]) -> tuple[str, ...]:
+    """The columns of the feature view that inference reads, in the view's order."""
+    view, table = job.features.view, job.output.table
+    wanted = {*job.inputs, *table.passed_through, *view.key, view.cursor, view.tombstone}
+    return tuple(column.name for column in view.columns if column.name in wanted)
+
+
+def required_schema(job: type[Job]) -> pa.Schema:
+    """Arrow schema of `required_columns`."""
+    view = job.features.view
+    return pa.schema([view.column(name).field for name in required_columns(job)])

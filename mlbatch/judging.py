@@ -1,0 +1,124 @@
+"""Judges rows: which may be scored, which predictions keep the output's contract.
+
+A row that fails is set aside with a reason; the others go on. Nothing here looks at the sink.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+if TYPE_CHECKING:
+    from mlbatch.declaration import Column
+    from mlbatch.table import OutputTable
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Why a row was set aside."""
+
+    reason: str
+    """A short code, the same wherever the same thing is wrong."""
+    detail: str
+
+
+Faults = dict[int, Fault]
+"""Row number within the batch to its fault; the first fault of a row counts."""
+
+
+def judge_input(
+    batch: pa.RecordBatch, columns: Sequence[Column], key: Sequence[str], text_characters: int
+) -> Faults:
+    """Rows of ``batch`` that must not reach the model, of the ``columns`` it reads.
+
+    NULL keys, NULL in a column that is not declared ``| None``, bytes that are not UTF-8, NaN or
+    infinite numbers, and texts longer than ``text_characters``.
+    """
+    faults: Faults = {}
+    for name in key:
+        _add(faults, pc.is_null(batch.column(name)), Fault("missing_key", f"{name} is NULL"))
+    for column in columns:
+        values = batch.column(column.name)
+        if not column.nullable:
+            _add(faults, pc.is_null(values), Fault("missing_value", f"{column.name} is NULL"))
+        if pa.types.is_string(values.type):
+            _judge_text(faults, column.name, values, text_characters)
+        elif pa.types.is_floating(values.type):
+            wild = pc.invert(pc.is_finite(values))
+            _add(faults, wild, Fault("not_finite", f"{column.name} is NaN or infinite"))
+    return faults
+
+
+def _judge_text(faults: Faults, name: str, values: pa.Array, text_characters: int) -> None:
+    try:
+        values.validate(full=True)
+    except pa.ArrowInvalid:
+        broken = [not _is_utf8(value) for value in values.cast(pa.binary()).to_pylist()]
+        _add(faults, pa.array(broken), Fault("not_utf8", f"{name} is not UTF-8"))
+        return
+    too_long = pc.greater(pc.utf8_length(values), text_characters)
+    _add(faults, too_long, Fault("too_long", f"{name} has more than {text_characters} characters"))
+
+
+def _is_utf8(value: bytes | None) -> bool:
+    try:
+        (value or b"").decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _add(faults: Faults, mask: pa.Array, fault: Fault) -> None:
+    for row in np.flatnonzero(pc.fill_null(mask, False).to_numpy(zero_copy_only=False)):  # noqa: FBT003
+        faults.setdefault(int(row), fault)
+
+
+def judge_output(rows: pa.RecordBatch, table: OutputTable) -> Faults:
+    """Rows whose values break the contract of the output's declaration."""
+    faults: Faults = {}
+    for column in table.columns:
+        _judge_column(faults, column, rows.column(column.name))
+    return faults
+
+
+def _judge_column(faults: Faults, column: Column, values: pa.Array) -> None:
+    name = column.name
+    if not column.nullable:
+        _add(faults, pc.is_null(values), Fault("missing_value", f"{name} is NULL"))
+    if pa.types.is_floating(values.type):
+        wild = pc.invert(pc.is_finite(values))
+        _add(faults, wild, Fault("not_finite", f"{name} is NaN or infinite"))
+    if column.choices and not pa.types.is_boolean(column.type):
+        unknown = pc.invert(pc.is_in(values, value_set=pa.array(column.choices, values.type)))
+        _add(faults, unknown, Fault("unknown_label", f"{name} is none of the declared values"))
+    for bound, outside, word in (
+        (column.lower, pc.less, "below"),
+        (column.upper, pc.greater, "above"),
+    ):
+        if bound is not None:
+            fault = Fault("out_of_range", f"{name} is {word} {bound:g}")
+            _add(faults, outside(values, bound), fault)
+    if column.max_length is not None:
+        long = pc.greater(pc.utf8_length(values), column.max_length)
+        _add(faults, long, Fault("too_long", f"{name} has more than {column.max_length} characters"))
+
+
+def judge_duplicates(batch: pa.RecordBatch, key: Sequence[str], cursor: str) -> np.ndarray:
+    """True for rows that a later row of the same key outdoes: the highest cursor wins, then the last.
+
+    ``batch`` holds no NULL keys.
+    """
+    keys = list(zip(*(batch.column(name).to_pylist() for name in key), strict=True))
+    if len(set(keys)) == len(keys):
+        return np.zeros(len(keys), dtype=bool)
+    cursors = batch.column(cursor).cast(pa.timestamp("us")).cast(pa.int64()).fill_null(-(2**63))
+    best: dict[tuple[object, ...], tuple[int, int]] = {}
+    for row, (entity, value) in enumerate(zip(keys, cursors.to_pylist(), strict=True)):
+        best[entity] = max(best.get(entity, (value, row)), (value, row))
+    winners = {row for _, row in best.values()}
+    return np.array([row not in winners for row in range(len(keys))])

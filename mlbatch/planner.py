@@ -1,0 +1,125 @@
+"""Decides what a run has to do, and says why. Pure: facts in, a plan out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from mlbatch.errors import UsageError
+from mlbatch.ledger import Run, RunKind, RunState
+from mlbatch.window import Window, utc
+
+if TYPE_CHECKING:
+    from mlbatch.job import Delta
+    from mlbatch.window import Watermark
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the user asked for."""
+
+    full: bool = False
+    until: datetime | None = None
+    slot: str | None = None
+    supersede: bool = False
+    """Give the unfinished run up and start anew."""
+    accept_code_change: bool = False
+    """Resume although the job's code is no longer the run's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the ledger and the warehouse say, read under the lease."""
+
+    runs: tuple[Run, ...]
+    """All runs of the output table, newest first."""
+    watermark: Watermark | None
+    now: datetime
+    """The warehouse's clock."""
+    code_digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to do, and why."""
+
+    kind: RunKind
+    window: Window
+    watermark_high: datetime
+    slot: str | None
+    reason: str
+    resume: Run | None = None
+    """The unfinished run to go on with; kind and window are then its own."""
+    supersede: Run | None = None
+    """The unfinished run to give up first."""
+    done: Run | None = None
+    """The run that already did this slot: nothing is to be done."""
+
+
+def decide(request: Request, facts: Facts, delta: Delta) -> Plan:
+    """Choose between resuming, backfill, delta and full; raises UsageError where asked wrongly."""
+    unfinished = next((run for run in facts.runs if not run.state.is_terminal), None)
+    if unfinished is not None and not request.supersede:
+        return _resume(unfinished, request, facts)
+    done = _done_slot(request, facts)
+    if done is not None:
+        reason = f"slot {request.slot} was done by run {done.run_id}"
+        return Plan(done.new.kind, Window(), done.new.watermark_high, request.slot, reason, done=done)
+    kind, window, reason = _choose(request, facts, delta)
+    high = utc(facts.now) - delta.lag
+    return Plan(kind, window, high, request.slot, reason, supersede=unfinished)
+
+
+def _resume(run: Run, request: Request, facts: Facts) -> Plan:
+    if run.new.job_code_digest != facts.code_digest and not request.accept_code_change:
+        message = f"run {run.run_id} is unfinished, and the job's code has changed since it began"
+        hint = "--accept-code-change finishes it with today's code, --supersede starts anew"
+        raise UsageError(message, hint=hint)
+    reason = f"run {run.run_id} was left {run.state} and is finished first"
+    new = run.new
+    return Plan(new.kind, Window(), new.watermark_high, new.slot, reason, resume=run)
+
+
+def _done_slot(request: Request, facts: Facts) -> Run | None:
+    if request.slot is None:
+        return None
+    return next(
+        (r for r in facts.runs if r.new.slot == request.slot and r.state is RunState.DONE), None
+    )
+
+
+def _choose(request: Request, facts: Facts, delta: Delta) -> tuple[RunKind, Window, str]:
+    until = request.until
+    if not any(run.state is RunState.DONE for run in facts.runs):
+        return RunKind.BACKFILL, Window(until=until), "the table has never been finished"
+    if request.full:
+        return RunKind.FULL, Window(until=until), "everything again, as asked with --full"
+    if facts.watermark is None:
+        return RunKind.DELTA, Window(until=until), "no row had been read yet"
+    window = facts.watermark.window(delta.overlap, until)
+    mark = f"{facts.watermark.value:%Y-%m-%d %H:%M:%S} UTC"
+    reason = f"changed since the watermark {mark}, less an overlap of {spell(delta.overlap)}"
+    return RunKind.DELTA, window, reason
+
+
+def spell(span: timedelta) -> str:
+    """A time span for people: ``1 h``, ``90 min``, ``2 d``."""
+    seconds = int(span.total_seconds())
+    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= size and seconds % size == 0:
+            return f"{seconds // size} {unit}"
+    return f"{seconds} s"
+
+
+def check_slot(text: str, today: date) -> str:
+    """A slot is a calendar day, ``YYYY-MM-DD``, that has begun; anything else raises UsageError."""
+    try:
+        day = date.fromisoformat(text)
+    except ValueError as error:
+        message = f"the slot {text!r} is not a day: {error}"
+        raise UsageError(message, hint="write it as 2026-11-23") from error
+    if day > today:
+        message = f"the slot {text} is in the future (the warehouse says {today})"
+        raise UsageError(message, hint="a slot names the day whose data is processed")
+    return day.isoformat()

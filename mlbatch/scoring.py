@@ -1,0 +1,272 @@
+"""Scoring: one part in, its batches committed in order. The function that every engine calls.
+
+Each batch is judged, predicted and judged again before its transaction begins; the transaction then
+moves the part's position and changes its rows, or does neither.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mlbatch.batches import read_part
+from mlbatch.checksum import checksum
+from mlbatch.engine import PartOutcome, PartTask
+from mlbatch.errors import MlbatchError, PredictionError
+from mlbatch.job import Job, required_columns, required_schema
+from mlbatch.judging import Fault, Faults, judge_duplicates, judge_input, judge_output
+from mlbatch.ledger import BatchCommit, ModelPin, QuarantinedRow
+from mlbatch.snapshot import Part
+from mlbatch.table import MODEL_VERSION, RUN_NO, SOURCE_UPDATED_AT
+
+if TYPE_CHECKING:
+    from mlbatch.model import Prediction
+    from mlbatch.sink import PartSession
+    from mlbatch.storage import Storage
+
+BATCH_ROWS = 1_024
+
+
+class Predictor(Protocol):
+    """What scoring needs of a model."""
+
+    def predict(self, batch: pa.RecordBatch) -> Prediction:
+        """A label and a score for each row of the job's input columns."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Scorer:
+    """Turns batches of one run into commits."""
+
+    job: type[Job]
+    model: Predictor
+    pin: ModelPin
+    run_no: int
+
+    def score(self, batch: pa.RecordBatch, part_number: int, low: int) -> BatchCommit:
+        """Predict ``batch``, which starts at row ``low`` of its part, and say what to commit."""
+        dead = self._tombstones(batch)
+        faults = self._judge(batch, dead)
+        duplicates = self._duplicates(batch, dead, faults)
+        alive = self._rows_except(batch.num_rows, dead | duplicates, faults)
+        rows, failed = self._predict(batch.take(alive))
+        faults |= {int(alive[row]): fault for row, fault in failed.items()}
+        kept = np.setdiff1d(np.arange(rows.num_rows), list(failed))
+        upserts = _sorted(rows.take(pa.array(kept)), self.job.output.table.key)
+        return BatchCommit(
+            part_number=part_number,
+            low=low,
+            high=low + batch.num_rows,
+            upserts=upserts,
+            deletes=self._deletes(batch, dead, faults),
+            deleted=int(dead.sum()),
+            filtered=int(duplicates.sum()),
+            quarantined=tuple(self._quarantined(batch, low, faults)),
+            checksum=checksum(upserts, checksum_columns(self.job)),
+        )
+
+    def set_aside(self, batch: pa.RecordBatch, part_number: int, low: int) -> BatchCommit:
+        """Commit a batch unseen, because its row killed a worker again and again."""
+        faults = {row: Fault("killed_worker", "the worker died on it") for row in range(len(batch))}
+        nobody = np.zeros(len(batch), dtype=bool)
+        return BatchCommit(
+            part_number=part_number,
+            low=low,
+            high=low + batch.num_rows,
+            upserts=self._rows(batch.slice(0, 0), [], np.array([], dtype=float)),
+            deletes=self._deletes(batch, nobody, faults),
+            deleted=0,
+            filtered=0,
+            quarantined=tuple(self._quarantined(batch, low, faults)),
+            checksum=0,
+        )
+
+    def _tombstones(self, batch: pa.RecordBatch) -> np.ndarray:
+        column = self.job.features.view.tombstone
+        if column is None:
+            return np.zeros(batch.num_rows, dtype=bool)
+        gone = pc.is_valid(batch.column(column))
+        for name in self.job.features.view.key:
+            gone = pc.and_(gone, pc.is_valid(batch.column(name)))
+        return np.asarray(gone.to_numpy(zero_copy_only=False))
+
+    def _judge(self, batch: pa.RecordBatch, dead: np.ndarray) -> Faults:
+        view, table = self.job.features.view, self.job.output.table
+        read = {*self.job.inputs, *table.passed_through}
+        columns = [column for column in view.columns if column.name in read]
+        found = judge_input(batch, columns, view.key, self.job.limits.text_characters)
+        return {row: fault for row, fault in found.items() if not dead[row]}
+
+    def _duplicates(self, batch: pa.RecordBatch, dead: np.ndarray, faults: Faults) -> np.ndarray:
+        view = self.job.features.view
+        keyed = self._rows_except(batch.num_rows, dead, faults)
+        outdone = np.zeros(batch.num_rows, dtype=bool)
+        outdone[keyed] = judge_duplicates(batch.take(keyed), view.key, str(view.cursor))
+        return outdone
+
+    def _rows_except(self, rows: int, out: np.ndarray, faults: Faults) -> np.ndarray:
+        kept = ~out
+        kept[list(faults)] = False
+        return np.flatnonzero(kept)
+
+    def _predict(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, Faults]:
+        """Rows to write for ``batch``, and the faults of those that must not be written."""
+        if not batch.num_rows:
+            return self._rows(batch, [], np.array([], dtype=float)), {}
+        try:
+            answer = self.model.predict(batch.select(list(self.job.inputs)))
+        except MlbatchError:
+            raise
+        except Exception as error:  # noqa: BLE001  a job's own code may raise anything
+            return self._bisect(batch, error)
+        labels, scores = list(answer.labels), np.asarray(answer.scores, dtype=float)
+        if len(labels) != batch.num_rows or scores.shape != (batch.num_rows,):
+            message = (
+                f"{self.job.name}: for {batch.num_rows} rows the model gave {len(labels)} labels "
+                f"and scores of shape {scores.shape}"
+            )
+            raise PredictionError(message, hint="predict must answer every row, in order")
+        rows = self._rows(batch, labels, scores)
+        return rows, judge_output(rows, self.job.output.table)
+
+    def _bisect(self, batch: pa.RecordBatch, error: Exception) -> tuple[pa.RecordBatch, Faults]:
+        if batch.num_rows == 1:
+            fault = Fault("prediction_failed", f"{type(error).__name__} in predict")
+            # Keeps the rows in step with the batch; the fault takes it out again.
+            filler = self._rows(batch, [self.job.classes()[0]], np.array([0.0]))
+            return filler, {0: fault}
+        middle = batch.num_rows // 2
+        left, left_faults = self._predict(batch.slice(0, middle))
+        right, right_faults = self._predict(batch.slice(middle))
+        shifted = {row + middle: fault for row, fault in right_faults.items()}
+        return pa.concat_batches([left, right]), left_faults | shifted
+
+    def _rows(self, batch: pa.RecordBatch, labels: list[object], scores: np.ndarray) -> pa.RecordBatch:
+        table, view = self.job.output.table, self.job.features.view
+        values: dict[str, pa.Array] = {
+            name: batch.column(name) for name in table.passed_through
+        }
+        values[table.label] = _labels(labels, table.column(table.label).type)
+        values[table.score] = pa.array(scores, pa.float64())
+        values[MODEL_VERSION.name] = pa.repeat(self.pin.version, batch.num_rows)
+        values[SOURCE_UPDATED_AT.name] = cursor_in_utc(batch.column(str(view.cursor)), view.zone)
+        values[RUN_NO.name] = pa.repeat(self.run_no, batch.num_rows)
+        fields = [field.with_nullable(True) for field in table.schema]
+        arrays = [values[field.name].cast(field.type) for field in fields]
+        return pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields))
+
+    def _deletes(self, batch: pa.RecordBatch, dead: np.ndarray, faults: Faults) -> pa.RecordBatch:
+        key = self.job.output.table.key
+        gone = dead.copy()
+        gone[list(faults)] = True
+        named = [row for row in np.flatnonzero(gone) if _key_text(batch, int(row), key)]
+        return _sorted(batch.select(list(key)).take(pa.array(named, pa.int64())), key)
+
+    def _quarantined(
+        self, batch: pa.RecordBatch, low: int, faults: Faults
+    ) -> Iterator[QuarantinedRow]:
+        key = self.job.output.table.key
+        for row, fault in sorted(faults.items()):
+            text = _key_text(batch, row, key)
+            yield QuarantinedRow(low + row, text, fault.reason, fault.detail)
+
+
+def _key_text(batch: pa.RecordBatch, row: int, key: tuple[str, ...]) -> str:
+    """The row's key, columns joined by '/'; empty where it has none that could be in the table."""
+    try:
+        values = [batch.column(name)[row].as_py() for name in key]
+    except UnicodeDecodeError:
+        return ""
+    return "" if None in values else "/".join(str(value) for value in values)
+
+
+def _labels(labels: list[object], kind: pa.DataType) -> pa.Array:
+    plain = [label.item() if isinstance(label, np.generic) else label for label in labels]
+    try:
+        return pa.array(plain, kind)
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        message = f"the model's labels are not of the declared type {kind}: {error}"
+        raise PredictionError(message) from error
+
+
+def _sorted(batch: pa.RecordBatch, key: tuple[str, ...]) -> pa.RecordBatch:
+    return batch.sort_by([(name, "ascending") for name in key])
+
+
+def cursor_in_utc(values: pa.Array, zone: str) -> pa.Array:
+    """Cursor values as naive UTC; a missing one is the epoch, older than any real change."""
+    naive = values.cast(pa.timestamp("us"))
+    if zone != "UTC":
+        aware = pc.assume_timezone(naive, zone, ambiguous="earliest", nonexistent="earliest")
+        naive = aware.cast(pa.timestamp("us", "UTC")).cast(pa.timestamp("us"))
+    return naive.fill_null(pa.scalar(0, pa.timestamp("us")))
+
+
+def checksum_columns(job: type[Job]) -> tuple[str, ...]:
+    """The columns that a row's checksum covers: its key, label and score."""
+    table = job.output.table
+    return (*table.key, table.label, table.score)
+
+
+class _Stages:
+    """Seconds per stage of one part."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - started
+
+
+def score_part(
+    task: PartTask,
+    session: PartSession,
+    storage: Storage,
+    scorer: Scorer,
+    *,
+    batch_rows: int = BATCH_ROWS,
+) -> PartOutcome:
+    """Bring one part from where its ledger row says it is to its end.
+
+    Raises Fenced when another process took the run over, SnapshotError when the part is no longer
+    the adopted one. Whatever is raised, committed batches stay and the rest can be resumed.
+    """
+    stages = _Stages()
+    state = session.position(task.part_number)
+    part = Part(state.number, state.uri, state.rows_expected, state.bytes, state.etag)
+    with storage.open(part.uri, etag=part.etag) as file:
+        schema = required_schema(scorer.job)
+        done = state.done
+        while done < part.rows:
+            stop, rows = _next_stretch(task, done, part.rows, batch_rows)
+            for batch in read_part(file, part, schema, start=done, stop=stop, batch_rows=rows):
+                with stages.timed("score"):
+                    commit = _score(scorer, task, batch, done)
+                with stages.timed("write"):
+                    session.commit(commit)
+                done = commit.high
+    return PartOutcome(task.part_number, stages.seconds)
+
+
+def _next_stretch(task: PartTask, done: int, end: int, batch_rows: int) -> tuple[int, int]:
+    """Up to which row to go on, and in batches of how many rows."""
+    if done < task.careful_until:
+        return min(task.careful_until, end), task.careful_rows
+    return end, batch_rows
+
+
+def _score(scorer: Scorer, task: PartTask, batch: pa.RecordBatch, low: int) -> BatchCommit:
+    if task.set_aside is not None and low == task.set_aside and batch.num_rows == 1:
+        return scorer.set_aside(batch, task.part_number, low)
+    return scorer.score(batch, task.part_number, low)

@@ -1,0 +1,116 @@
+"""The seam to the database that holds the predictions, and beside them the ledger.
+
+Both live in one database, because a batch of predictions and the position of its part must commit
+together. A sink is a value that workers carry along; each opens sessions of its own.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from mlbatch.ledger import BatchCommit, Lease, NewRun, Owner, PartState, Run, RunState
+    from mlbatch.snapshot import Snapshot
+    from mlbatch.table import OutputTable
+    from mlbatch.window import Watermark
+
+
+class PartSession(Protocol):
+    """One worker's connection for the parts of one run."""
+
+    def position(self, part_number: int) -> PartState:
+        """How far the part is; raises Fenced when the run's epoch is no longer ours."""
+        ...
+
+    def commit(self, batch: BatchCommit) -> None:
+        """Move the position and change the rows in one transaction.
+
+        Raises Fenced, and changes nothing, when the epoch or the position is not the expected one.
+        """
+        ...
+
+
+class Ledger(Protocol):
+    """Runs and leases of one sink."""
+
+    def acquire(self, output_table: str, job: str, owner: Owner, epoch: int) -> Lease:
+        """Take the table's lease with a fresh random ``epoch`` and fence all its unfinished runs.
+
+        Raises Busy while a live owner holds it, UsageError when another job owns the table.
+        """
+        ...
+
+    def heartbeat(self, lease: Lease) -> bool:
+        """Say that the owner lives; False when the lease is no longer ours."""
+        ...
+
+    def release(self, lease: Lease, epoch: int) -> None:
+        """Give the lease back, and fence what is unfinished with a fresh ``epoch``."""
+        ...
+
+    def create(self, lease: Lease, new: NewRun) -> Run:
+        """Insert a run under the lease, with the next run number of its table."""
+        ...
+
+    def advance(self, run: Run, to: RunState) -> Run:
+        """Move a run's state, fenced by its epoch."""
+        ...
+
+    def attempt(self, run: Run, unload_attempt: str) -> Run:
+        """Note that an unload into the path of ``unload_attempt`` begins."""
+        ...
+
+    def adopt(self, run: Run, snapshot: Snapshot) -> Run:
+        """Insert the snapshot's parts and go to PLANNED: all of it, once."""
+        ...
+
+    def finish(self, run: Run, watermark: Watermark | None, epoch: int) -> Run:
+        """Go to DONE, move the watermark, and free the lease, in one transaction."""
+        ...
+
+    def give_up(self, run: Run, state: RunState, reason: str, epoch: int) -> Run:
+        """Go to FAILED or SUPERSEDED and fence the run's workers with a fresh ``epoch``."""
+        ...
+
+    def tracked(self, run: Run, tracking_run_id: str) -> Run:
+        """Remember which tracking run tells about this run."""
+        ...
+
+    def runs(self, output_table: str | None = None) -> tuple[Run, ...]:
+        """All runs, newest first."""
+        ...
+
+    def parts(self, run_id: str) -> tuple[PartState, ...]:
+        """The parts of a run, by number."""
+        ...
+
+    def watermark(self, job: str, generation: str) -> Watermark | None:
+        """The job's watermark; None before the first backfill is done."""
+        ...
+
+    def holder(self, output_table: str) -> Owner | None:
+        """Who holds the table's lease now."""
+        ...
+
+
+class Sink(Protocol):
+    """A database for outputs and ledger. Picklable."""
+
+    def prepare(self, table: OutputTable) -> None:
+        """Make the output table, or check that the one there fits its declaration."""
+        ...
+
+    def ledger(self) -> Ledger:
+        """The ledger beside the outputs; its tables are made when missing."""
+        ...
+
+    def session(self, table: OutputTable, run: Run) -> AbstractContextManager[PartSession]:
+        """A private connection for one worker."""
+        ...
+
+    def rows(self, table: OutputTable, *, run_no: int | None = None) -> pa.RecordBatchReader:
+        """Rows of the output table in key order, of one run or all."""
+        ...

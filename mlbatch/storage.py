@@ -1,0 +1,37 @@
+"""The seam to the store that holds a snapshot's parts: a folder, or S3."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What the store says of one object."""
+
+    bytes: int
+    etag: str
+
+
+class Storage(Protocol):
+    """Objects are named by full URIs below the store's own prefix."""
+
+    prefix: str
+    """URI that every object's begins with, ending in a slash."""
+
+    def stat(self, uri: str) -> Stored:
+        """Size and content tag; a missing object raises SnapshotError."""
+        ...
+
+    def open(self, uri: str, *, etag: str) -> AbstractContextManager[pa.NativeFile]:
+        """The object for reading, refused when its content is no longer the one called ``etag``."""
+        ...
+
+    def read(self, uri: str) -> bytes:
+        """A small object whole."""
+        ...

@@ -1,0 +1,140 @@
+"""The whole flow of training, from the labelled rows to a registered, perhaps promoted, model."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mlbatch.errors import GateRefused, UsageError
+from mlbatch.fitting import EpochMetrics, FitResult, fit
+from mlbatch.gates import Verdict, judge
+from mlbatch.labelled import LabelledRows, select_training_rows
+from mlbatch.project import code_digest
+from mlbatch.tracking import TrainingRecord
+from mlbatch.unloading import take_snapshot
+
+if TYPE_CHECKING:
+    from mlbatch.job import Job
+    from mlbatch.snapshot import Snapshot
+    from mlbatch.tools import Tools
+    from mlbatch.tracking import ModelVersion
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """How a training ended."""
+
+    version: ModelVersion
+    result: FitResult
+    verdicts: tuple[Verdict, ...]
+    promoted: bool
+    rows: int
+    left_out: Mapping[str, int]
+    """Rows that could not be learnt from, by reason."""
+
+    def require_promotion(self, job: str) -> None:
+        """Raise GateRefused when a gate refused the new version."""
+        if not self.promoted:
+            refused = "; ".join(str(v) for v in self.verdicts if not v.passed)
+            message = f"{job} version {self.version.version} was not promoted: {refused}"
+            raise GateRefused(message, hint="the champion, if there is one, stays in service")
+
+
+def train(job: type[Job], tools: Tools) -> Trained:
+    """Fit the job's model on its labelled rows, register it, and promote it when its gates hold.
+
+    Raises UsageError when there is nothing to learn from.
+    """
+    training_id = tools.new_id()
+    snapshot = _take_rows(job, training_id, tools)
+    rows = LabelledRows(job, snapshot, tools.storage)
+    epochs: list[EpochMetrics] = []
+
+    def on_epoch(metrics: EpochMetrics) -> None:
+        epochs.append(metrics)
+        tools.notify("progress", f"epoch {metrics.epoch} of {job.training.epochs}")
+
+    result = fit(
+        job.model,
+        rows.epoch,
+        classes=job.classes(),
+        inputs=job.inputs,
+        epochs=job.training.epochs,
+        folds=job.training.folds,
+        holdout=job.training.holdout,
+        seed=job.training.seed,
+        threshold_recall=job.training.threshold_recall,
+        on_epoch=on_epoch,
+    )
+    champion = tools.tracking.resolve(job.name)
+    version = _register(job, training_id, result, epochs, snapshot, tools)
+    verdicts = judge(job.gates, result.evaluation.metrics(), champion.metrics if champion else {})
+    promoted = all(verdict.passed for verdict in verdicts)
+    if promoted:
+        tools.tracking.promote(version)
+    return Trained(version, result, verdicts, promoted, snapshot.rows, dict(rows.left_out))
+
+
+def _take_rows(job: type[Job], training_id: str, tools: Tools) -> Snapshot:
+    for view in (job.features.view, job.labels.view):
+        view.check_source(tools.warehouse.fetch(view.query.empty()).schema)
+    prefix = f"{tools.storage.prefix}mlbatch/{job.name}/train/{training_id}/"
+    snapshot = take_snapshot(tools.warehouse, tools.storage, select_training_rows(job), prefix)
+    if not snapshot.rows:
+        message = f"{job.name} has no labelled rows to learn from"
+        hint = f"{job.labels.view.name} must know some of the keys of {job.features.view.name}"
+        raise UsageError(message, hint=hint)
+    tools.notify("features", f"{snapshot.rows:,} labelled rows in {len(snapshot.parts)} parts")
+    return snapshot
+
+
+def _register(
+    job: type[Job],
+    training_id: str,
+    result: FitResult,
+    epochs: list[EpochMetrics],
+    snapshot: Snapshot,
+    tools: Tools,
+) -> ModelVersion:
+    folder = tools.models / job.name / f"training-{training_id}"
+    digest = tools.save_model(result.model, folder)
+    evaluation = result.evaluation
+    record = TrainingRecord(
+        job=job.name,
+        parameters=_parameters(job, result, snapshot),
+        metrics=evaluation.metrics(),
+        epochs=[epoch.metrics() for epoch in epochs],
+        tags={
+            "mlbatch.training_id": training_id,
+            "mlbatch.snapshot": snapshot.fingerprint,
+            "mlbatch.features_query": job.features.view.query.fingerprint,
+            "mlbatch.labels_query": job.labels.view.query.fingerprint,
+            "mlbatch.dictionary": tools.dictionary,
+            "mlbatch.job_code": code_digest(job),
+            "mlbatch.code_version": tools.code_version,
+        },
+        texts={
+            "evaluation.txt": evaluation.report(),
+            "confusion_matrix.svg": evaluation.confusion_svg(),
+        },
+    )
+    version = tools.tracking.record(record, folder, digest)
+    shutil.rmtree(folder)
+    return version
+
+
+def _parameters(job: type[Job], result: FitResult, snapshot: Snapshot) -> dict[str, str]:
+    training, model = job.training, result.model
+    return {
+        "rows": str(snapshot.rows),
+        "epochs": str(training.epochs),
+        "folds": str(training.folds),
+        "holdout": str(training.holdout),
+        "split_by": "/".join(job.split_key()),
+        "seed": str(training.seed),
+        "threshold": str(model.threshold),
+        "calibration": repr(model.calibration),
+        "estimator": repr(model.pipeline)[:500],
+    }

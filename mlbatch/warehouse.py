@@ -1,0 +1,41 @@
+"""The seam to a warehouse: what mlbatch needs of Redshift, and of whatever stands in for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    import pyarrow as pa
+
+
+@dataclass(frozen=True, slots=True)
+class Unloaded:
+    """How an unload ended."""
+
+    rows: int
+    """Rows that the engine itself reports."""
+    manifest_uri: str | None
+    """The verbose manifest; None only where ``rows`` is 0, since UNLOAD may then write nothing."""
+
+
+class Warehouse(Protocol):
+    """Statements are one SELECT each, in Redshift's dialect."""
+
+    def now(self) -> datetime:
+        """The warehouse's own clock, in UTC."""
+        ...
+
+    def fetch(self, select: str) -> pa.Table:
+        """A small result, such as counts or a schema. Never features."""
+        ...
+
+    def unload(self, select: str, prefix: str) -> Unloaded:
+        """Write the result as Parquet parts and a manifest below ``prefix``, which nobody used yet."""
+        ...
+
+    def copy(self, table: str, rows: pa.Table, *, replace_by: tuple[str, ...]) -> int:
+        """Load ``rows`` into ``table``, replacing rows of the same key; returns rows loaded."""
+        ...

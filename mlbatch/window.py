@@ -1,0 +1,78 @@
+"""Windows and watermarks: which source rows a run looks at.
+
+A window is half-open, ``[since, until)``, and usually has no upper end: a row that changes every
+minute is always newer than a frozen upper bound and would never be scored. Instants are aware
+datetimes; naive ones are refused at construction.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from mlbatch.errors import UsageError
+
+
+def utc(instant: datetime) -> datetime:
+    """Return ``instant`` in UTC; a naive datetime raises UsageError."""
+    if instant.tzinfo is None:
+        message = f"the instant {instant.isoformat()} has no time zone"
+        raise UsageError(message, hint="write it with an offset, as in 2026-11-23T04:00:00+09:00")
+    return instant.astimezone(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Cursor values ``since <= cursor < until``, in UTC; ``None`` leaves that side open."""
+
+    since: datetime | None = None
+    until: datetime | None = None
+
+    def __post_init__(self) -> None:
+        """Bring both ends to UTC and refuse an empty window."""
+        for name in ("since", "until"):
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, utc(value))
+        if self.since is not None and self.until is not None and self.since >= self.until:
+            message = f"the window [{self.since}, {self.until}) is empty"
+            raise UsageError(message, hint="--until must be later than the start of the window")
+
+    @property
+    def is_everything(self) -> bool:
+        """Whether no row is left out."""
+        return self.since is None and self.until is None
+
+    def __str__(self) -> str:
+        """Human form, as `plan` prints it."""
+        if self.is_everything:
+            return "everything"
+        since = f"from {self.since:%Y-%m-%d %H:%M:%S} UTC" if self.since else "from the beginning"
+        return f"{since} until {self.until:%Y-%m-%d %H:%M:%S} UTC" if self.until else f"{since} on"
+
+
+@dataclass(frozen=True, slots=True)
+class Watermark:
+    """The highest cursor value that is known to be fully written, in UTC."""
+
+    value: datetime
+
+    def window(self, overlap: timedelta, until: datetime | None = None) -> Window:
+        """The next delta's window: the watermark less an overlap, for rows committed late."""
+        return Window(since=self.value - overlap, until=until)
+
+
+def advance(
+    current: Watermark | None, frozen_high: datetime, highest_cursor: datetime | None
+) -> Watermark | None:
+    """The watermark after a run: never backwards, never past the clock nor past what was read.
+
+    ``frozen_high`` is the warehouse's clock at run creation less the lag; ``highest_cursor`` the
+    largest cursor value in the snapshot, None for an empty one, which leaves the watermark alone.
+    """
+    if highest_cursor is None:
+        return current
+    reached = min(utc(frozen_high), utc(highest_cursor))
+    if current is not None and current.value >= reached:
+        return current
+    return Watermark(reached)
