@@ -157,8 +157,12 @@ class QuarantinedRow:
     key: str
     """The entity key, columns joined by '/'; empty where the key itself is missing."""
     reason: str
-    """A short code, such as ``missing_text``."""
+    """A short code, such as ``missing_value``."""
     detail: str
+
+    def __str__(self) -> str:
+        """For people."""
+        return f"{self.key or 'row ' + str(self.row_offset)}: {self.reason}, {self.detail}"
 
 
 @dataclass(frozen=True, slots=True)

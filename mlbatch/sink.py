@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from mlbatch.ledger import BatchCommit, Lease, NewRun, Owner, PartState, Run, RunState
+    from mlbatch.ledger import (
+        BatchCommit,
+        Lease,
+        NewRun,
+        Owner,
+        PartState,
+        QuarantinedRow,
+        Run,
+        RunState,
+    )
     from mlbatch.snapshot import Snapshot
     from mlbatch.table import OutputTable
     from mlbatch.window import Watermark
@@ -85,6 +94,10 @@ class Ledger(Protocol):
 
     def parts(self, run_id: str) -> tuple[PartState, ...]:
         """The parts of a run, by number."""
+        ...
+
+    def quarantined(self, run_id: str, limit: int) -> tuple[QuarantinedRow, ...]:
+        """The first rows that a run set aside."""
         ...
 
     def watermark(self, job: str, generation: str) -> Watermark | None:

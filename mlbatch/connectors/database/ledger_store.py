@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from sqlalchemy import func, insert, select, update
 
 from mlbatch.connectors.database.liveness import is_surely_dead
-from mlbatch.connectors.database.tables import ACTIVE, LEASE, PART, RUN, WATERMARK
+from mlbatch.connectors.database.tables import ACTIVE, LEASE, PART, QUARANTINE, RUN, WATERMARK
 from mlbatch.errors import Busy, Fenced, UsageError
 from mlbatch.ledger import (
     Lease,
@@ -21,6 +21,7 @@ from mlbatch.ledger import (
     NewRun,
     Owner,
     PartState,
+    QuarantinedRow,
     Run,
     RunKind,
     RunState,
@@ -226,6 +227,20 @@ class LedgerStore:
         query = select(PART).where(PART.c.run_id == run_id).order_by(PART.c.part_no)
         with self._database.reading() as connection:
             return tuple(part_state(row) for row in connection.execute(query).mappings())
+
+    def quarantined(self, run_id: str, limit: int) -> tuple[QuarantinedRow, ...]:
+        """See `mlbatch.sink.Ledger.quarantined`."""
+        query = (
+            select(QUARANTINE)
+            .where(QUARANTINE.c.run_id == run_id)
+            .order_by(QUARANTINE.c.part_no, QUARANTINE.c.row_offset)
+            .limit(limit)
+        )
+        with self._database.reading() as connection:
+            rows = connection.execute(query).mappings().all()
+        return tuple(
+            QuarantinedRow(r["row_offset"], r["entity_key"], r["reason"], r["detail"]) for r in rows
+        )
 
     def watermark(self, job: str, generation: str) -> Watermark | None:
         """See `mlbatch.sink.Ledger.watermark`."""

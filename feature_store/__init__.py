@@ -1,0 +1,1 @@
+"""Feature views: one documented SELECT each, shared by training and inference."""

@@ -1,0 +1,78 @@
+"""Commands by name, each loaded when it is called, so that ``--help`` is instant."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+import click
+
+from mlbatch import __version__
+from mlbatch.errors import DeclarationError, ExitCode, MlbatchError
+
+_COMMANDS = {
+    "run": ("mlbatch.cli.work", "Train or infer one job."),
+    "plan": ("mlbatch.cli.work", "Show what an inference would do; writes nothing."),
+    "list": ("mlbatch.cli.look", "The project's jobs, and what is wrong with them."),
+    "show": ("mlbatch.cli.look", "One job: features, output table, models, last runs."),
+    "status": ("mlbatch.cli.look", "Every job: fresh, running, left unfinished."),
+}
+
+
+class _LazyGroup(click.Group):
+    """Knows names and one-line helps by heart; imports a command only to run it."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """In the order in which people meet them."""
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """The command itself, imported now."""
+        if cmd_name not in _COMMANDS:
+            return None
+        command: click.Command = getattr(import_module(_COMMANDS[cmd_name][0]), f"{cmd_name}_command")
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """The list of commands, without importing any."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
+
+
+@click.group(
+    cls=_LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 done, 1 failed, 2 usage or declaration, 3 a gate refused, "
+    "4 done with quarantined rows, 75 busy or temporary: try again.",
+)
+@click.option("--profile", help="Which [profiles.NAME] of mlbatch.toml to use.")
+@click.version_option(__version__, prog_name="mlbatch")
+@click.pass_context
+def cli(ctx: click.Context, profile: str | None) -> None:
+    """Train on the warehouse, write predictions back, exactly once."""
+    ctx.obj = profile
+
+
+def main() -> None:
+    """Entry point: run the command line and turn errors into one message and one exit code."""
+    try:
+        code = cli.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("\ninterrupted; what was committed stays, run again to go on", err=True)
+        code = ExitCode.INTERRUPTED
+    except MlbatchError as error:
+        show_error(error)
+        code = error.exit_code
+    sys.exit(int(code or 0))
+
+
+def show_error(error: MlbatchError) -> None:
+    """What happened, where, and what to do next, on stderr."""
+    click.echo(f"error: {error.message}", err=True)
+    if isinstance(error, DeclarationError) and error.location:
+        click.echo(f"  --> {error.location}", err=True)
+    if error.hint:
+        click.echo(f"hint: {error.hint}", err=True)

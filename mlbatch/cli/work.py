@@ -1,0 +1,210 @@
+"""`run` and `plan`."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mlbatch.cli.session import Session
+from mlbatch.errors import ExitCode, UsageError
+from mlbatch.inference import Inference, Preview, infer, preview
+from mlbatch.planner import Request
+from mlbatch.window import utc
+
+if TYPE_CHECKING:
+    from mlbatch.job import Job
+    from mlbatch.training import Trained
+
+
+def _instant(_: click.Context, __: click.Parameter, value: str | None) -> datetime | None:
+    if value is None:
+        return None
+    try:
+        return utc(datetime.fromisoformat(value))
+    except ValueError as error:
+        message = f"{value!r} is not an instant: {error}"
+        raise UsageError(message, hint="write it as 2026-11-23T04:00:00+09:00") from error
+
+
+_REQUEST_OPTIONS = (
+    click.option("--full", is_flag=True, help="Read everything again, not only the delta."),
+    click.option("--until", callback=_instant, help="Read rows changed before this instant only."),
+    click.option("--slot", help="Logical date (YYYY-MM-DD) from the scheduler: done once per date."),
+    click.option("--supersede", is_flag=True, help="Give an unfinished run up and start anew."),
+    click.option("--accept-code-change", is_flag=True, help="Resume with code that has changed."),
+)
+
+
+def _with_request(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in reversed(_REQUEST_OPTIONS):
+        command = option(command)
+    return command
+
+
+@click.command("run")
+@click.argument("job")
+@click.option("--mode", type=click.Choice(["train", "infer"]), required=True)
+@_with_request
+@click.option("--model", default="champion", show_default=True, help="Alias or version to infer with.")
+@click.option("--workers", type=click.IntRange(min=1), help="Processes; one per core by default.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+@click.pass_obj
+def run_command(
+    profile: str | None,
+    job: str,
+    mode: str,
+    model: str,
+    workers: int | None,
+    as_json: bool,  # noqa: FBT001  click passes flags by name
+    **request: Any,  # noqa: ANN401
+) -> int:
+    """Train or infer JOB. Results go to stdout, progress to stderr."""
+    session = Session.open(profile, workers=workers)
+    started = time.monotonic()
+    if mode == "train":
+        return _train(session, session.job(job), started, as_json=as_json)
+    ended = infer(session.job(job), Request(**request), session.tools(), model=model)
+    seconds = time.monotonic() - started
+    _tell(_inference_facts(ended, seconds), _inference_text(ended, seconds), as_json=as_json)
+    return ExitCode.QUARANTINED if ended.totals.quarantined else ExitCode.DONE
+
+
+def _train(session: Session, job: type[Job], started: float, *, as_json: bool) -> int:
+    # Learning imports scipy and more of scikit-learn, which inference does not need.
+    from mlbatch.training import train  # noqa: PLC0415
+
+    trained = train(job, session.tools())
+    seconds = time.monotonic() - started
+    _tell(_training_facts(job, trained, seconds), _training_text(job, trained, seconds), as_json=as_json)
+    trained.require_promotion(job.name)
+    return ExitCode.DONE
+
+
+def _tell(facts: dict[str, object], text: str, *, as_json: bool) -> None:
+    click.echo(json.dumps(facts, ensure_ascii=False) if as_json else text)
+
+
+def _inference_facts(ended: Inference, seconds: float) -> dict[str, object]:
+    run, totals = ended.run, ended.totals
+    return {
+        "schema": "mlbatch.run/1",
+        "ok": True,
+        "run": run.run_id,
+        "job": run.new.job,
+        "kind": str(run.new.kind),
+        "table": run.new.output_table,
+        "model_version": run.new.model.version,
+        "rows_read": totals.expected,
+        "rows_written": totals.written,
+        "rows_deleted": totals.deleted,
+        "rows_quarantined": totals.quarantined,
+        "rows_filtered": totals.filtered,
+        "seconds": round(seconds, 2),
+        "stage_seconds": {k: round(v, 2) for k, v in ended.stage_seconds.items()},
+    }
+
+
+def _inference_text(ended: Inference, seconds: float) -> str:
+    run, totals = ended.run, ended.totals
+    if ended.plan.done is not None:
+        return f"Nothing to do: {ended.plan.reason} (model v{run.new.model.version})."
+    if not totals.expected:
+        return f"Nothing to do: no row of {run.new.output_table} changed. Took {seconds:.1f} s."
+    counts = f"{totals.expected:,} rows read: {totals.written:,} written, {totals.deleted:,} deleted"
+    if totals.filtered:
+        counts += f", {totals.filtered:,} repeated"
+    if totals.quarantined:
+        counts += f", {totals.quarantined:,} quarantined (see mlbatch show {run.new.job})"
+    overlap = ""
+    if ended.probe is not None and run.new.watermark_low is not None:
+        overlap = f" {ended.probe.newer:,} of them are newer than the watermark."
+    head = f"{run.new.job} · {run.new.kind} · run {run.run_id} · model v{run.new.model.version}"
+    return f"{head}\n{counts}.{overlap}\nDone in {seconds:.1f} s. Table: {run.new.output_table}"
+
+
+def _training_facts(job: type[Job], trained: Trained, seconds: float) -> dict[str, object]:
+    return {
+        "schema": "mlbatch.train/1",
+        "ok": trained.promoted,
+        "job": job.name,
+        "model_version": trained.version.version,
+        "promoted": trained.promoted,
+        "rows": trained.rows,
+        "left_out": dict(trained.left_out),
+        "metrics": trained.result.evaluation.metrics(),
+        "gates": [str(verdict) for verdict in trained.verdicts],
+        "seconds": round(seconds, 2),
+    }
+
+
+def _training_text(job: type[Job], trained: Trained, seconds: float) -> str:
+    lines = [f"{job.name} · model v{trained.version.version} · {trained.rows:,} labelled rows"]
+    lines.append(trained.result.evaluation.report().rstrip())
+    lines += [f"gate: {verdict}" for verdict in trained.verdicts]
+    lines += [f"left out: {n:,} rows ({reason})" for reason, n in trained.left_out.items()]
+    end = "it is the champion now" if trained.promoted else "NOT promoted"
+    lines.append(f"Done in {seconds:.1f} s; {end}.")
+    return "\n".join(lines)
+
+
+@click.command("plan")
+@click.argument("job")
+@_with_request
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+@click.pass_obj
+def plan_command(profile: str | None, job: str, as_json: bool, **request: Any) -> int:  # noqa: ANN401, FBT001
+    """Show what `run JOB --mode infer` would do, and why. Writes nothing."""
+    session = Session.open(profile)
+    found = preview(session.job(job), Request(**request), session.tools())
+    part_rows = session.settings.warehouse.part_rows
+    facts = _preview_facts(job, found, part_rows)
+    _tell(facts, _preview_text(facts, session.job(job)), as_json=as_json)
+    return ExitCode.DONE
+
+
+def _preview_facts(job: str, found: Preview, part_rows: int) -> dict[str, object]:
+    plan, probe = found.plan, found.probe
+    rows = probe.rows if probe else None
+    seconds = rows / found.rows_per_second if rows is not None and found.rows_per_second else None
+    return {
+        "schema": "mlbatch.plan/1",
+        "job": job,
+        "kind": str(plan.kind),
+        "reason": plan.reason,
+        "window": str(plan.window),
+        "rows": rows,
+        "newer": probe.newer if probe else None,
+        "duplicates": probe.duplicates if probe else None,
+        "parts": None if rows is None else -(-rows // part_rows),
+        "model_version": found.model.version if found.model else None,
+        "seconds": None if seconds is None else round(seconds, 1),
+        "nothing_to_do": plan.done is not None,
+        "resumes": plan.resume.run_id if plan.resume else None,
+    }
+
+
+def _preview_text(facts: dict[str, Any], job: type[Job]) -> str:
+    lines = [f"{facts['job']} · {facts['kind']} · {facts['reason']}"]
+    if facts["nothing_to_do"]:
+        return f"{lines[0]}\nNothing to do."
+    if facts["resumes"]:
+        lines.append(f"Resume  run {facts['resumes']}: its window, model and parts are its own")
+    else:
+        lines.append(f"Read    {job.features.view.name}, {facts['window']}")
+        lines.append(f"        {facts['rows']:,} rows, about {facts['parts']} parts")
+        if facts["duplicates"]:
+            lines.append(f"        {facts['duplicates']:,} rows repeat a key; the newest is taken")
+    table = job.output.table
+    lines.append(f"Write   {table.name}, upsert by {', '.join(table.key)}")
+    version = facts["model_version"]
+    model = f"version {version} (champion)" if version else "none yet: train first"
+    lines.append(f"Model   {model}")
+    known = facts["seconds"] is not None
+    lines.append(f"Time    {facts['seconds']} s at the last run's pace" if known else "Time    unknown before the first run")
+    lines.append(f"\nNothing was written. Run it: mlbatch run {facts['job']} --mode infer")
+    return "\n".join(lines)
