@@ -1,0 +1,1 @@
+"""The sample kitchen: recipes that we wrote ourselves, and the demonstration that runs on them."""
