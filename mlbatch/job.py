@@ -142,9 +142,9 @@ def _check_attributes(job: type[Job]) -> None:
         if value is None or not fits(value):
             verb = "lacks" if value is None else "has a wrong"
             raise job.place.error(f"{job.__name__} {verb} `{name}`", hint=f"it is {meaning}")
-    known = {n for n in dir(Job) if not n.startswith("_")}
-    for name in (n for n in vars(job) if not n.startswith("_") and n not in known | set(_NEEDED)):
-        near = difflib.get_close_matches(name, known | set(_NEEDED), n=1)
+    known = set(Job.__annotations__)
+    for name in (n for n in vars(job) if not n.startswith("_") and n not in known):
+        near = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean `{near[0]}`?" if near else "a job has the attributes of mlbatch.Job"
         raise job.place.error(f"{job.__name__} has an unknown attribute `{name}`", hint=hint)
 

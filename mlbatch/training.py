@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mlbatch.errors import GateRefused, UsageError
-from mlbatch.fitting import EpochMetrics, FitResult, fit
+from mlbatch.fitting import EpochMetrics, FitResult, Plan, fit
 from mlbatch.gates import Verdict, judge
 from mlbatch.labelled import LabelledRows, select_training_rows
 from mlbatch.project import code_digest
@@ -56,18 +56,7 @@ def train(job: type[Job], tools: Tools) -> Trained:
         epochs.append(metrics)
         tools.notify("progress", f"epoch {metrics.epoch} of {job.training.epochs}")
 
-    result = fit(
-        job.model,
-        rows.epoch,
-        classes=job.classes(),
-        inputs=job.inputs,
-        epochs=job.training.epochs,
-        folds=job.training.folds,
-        holdout=job.training.holdout,
-        seed=job.training.seed,
-        threshold_recall=job.training.threshold_recall,
-        on_epoch=on_epoch,
-    )
+    result = fit(job.model, rows.epoch, _learning_plan(job), on_epoch)
     champion = tools.tracking.resolve(job.name)
     version = _register(job, training_id, result, epochs, snapshot, tools)
     verdicts = judge(job.gates, result.evaluation.metrics(), champion.metrics if champion else {})
@@ -75,6 +64,19 @@ def train(job: type[Job], tools: Tools) -> Trained:
     if promoted:
         tools.tracking.promote(version)
     return Trained(version, result, verdicts, promoted, snapshot.rows, dict(rows.left_out))
+
+
+def _learning_plan(job: type[Job]) -> Plan:
+    training = job.training
+    return Plan(
+        classes=job.classes(),
+        inputs=job.inputs,
+        epochs=training.epochs,
+        folds=training.folds,
+        holdout=training.holdout,
+        seed=training.seed,
+        threshold_recall=training.threshold_recall,
+    )
 
 
 def _take_rows(job: type[Job], training_id: str, tools: Tools) -> Snapshot:

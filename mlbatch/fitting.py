@@ -1,0 +1,235 @@
+"""Learning from a stream of batches: several epochs, cross-fitted scores, an honest evaluation.
+
+Rows are told apart by ``split``, a stable hash of their split key in [0, 1): below ``holdout`` they
+are never learnt from; the others fall into ``folds`` folds. Each batch is transformed once and taught
+to the final model, which sees all folds, and to one model per fold, which does not see its own. The
+fold models' decisions on rows they never saw calibrate the final model and place its threshold; no
+row has to be given up for that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from sklearn.pipeline import Pipeline
+
+from mlbatch.calibration import Sigmoid, Temperature, choose_threshold
+from mlbatch.errors import UsageError
+from mlbatch.evaluation import Evaluation, evaluate
+from mlbatch.model import Label, TrainedModel, declared_order
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledBatch:
+    """Rows to learn from."""
+
+    batch: pa.RecordBatch
+    """The job's input columns."""
+    labels: np.ndarray
+    """Shape (rows,)."""
+    split: np.ndarray
+    """A stable hash of each row's split key in [0, 1), shape (rows,)."""
+
+
+@dataclass(frozen=True, slots=True)
+class EpochMetrics:
+    """What one pass came to, measured on the rows it taught, before teaching them."""
+
+    epoch: int
+    rows: int
+    accuracy: float
+
+    def metrics(self) -> dict[str, float]:
+        """For tracking."""
+        return {"rows": float(self.rows), "progressive_accuracy": self.accuracy}
+
+
+@dataclass(frozen=True, slots=True)
+class FitResult:
+    """A model and what is known of it."""
+
+    model: TrainedModel
+    evaluation: Evaluation
+    """On the held-out rows, by the final model with its threshold."""
+    rows_taught: int
+    rows_held_out: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How to learn."""
+
+    classes: tuple[Label, ...]
+    inputs: tuple[str, ...]
+    epochs: int = 5
+    folds: int = 5
+    holdout: float = 0.2
+    seed: int = 0
+    threshold_recall: float | None = None
+
+
+Batches = Callable[[int], Iterable[LabelledBatch]]
+
+
+def fit(
+    build: Callable[[], Pipeline],
+    batches: Batches,
+    plan: Plan,
+    on_epoch: Callable[[EpochMetrics], None] = lambda _: None,
+) -> FitResult:
+    """Learn from ``batches(epoch)``, which yields the same rows in every epoch.
+
+    Raises UsageError when a declared label has no row to learn from, or none to be judged on.
+    """
+    learner = _Learner(build, plan, _count(batches, plan))
+    for epoch in range(1, plan.epochs + 1):
+        on_epoch(learner.teach(batches(epoch), epoch))
+    unseen, held_out = learner.decisions(batches(plan.epochs + 1))
+    model = learner.calibrated(unseen)
+    answers = model.answer(held_out.values())
+    probabilities = model.calibration.probabilities(held_out.values())
+    evaluation = evaluate(plan.classes, held_out.truths(), answers.labels, probabilities)
+    return FitResult(model, evaluation, learner.rows_taught, len(held_out.truths()))
+
+
+@dataclass(frozen=True, slots=True)
+class _Counts:
+    taught: dict[Label, int]
+
+    def weights(self, labels: np.ndarray) -> np.ndarray:
+        """Weights that make every label count alike in all; partial_fit offers no such option."""
+        total, kinds = sum(self.taught.values()), len(self.taught)
+        by_label = {label: total / (kinds * rows) for label, rows in self.taught.items()}
+        return np.array([by_label[label] for label in labels.tolist()])
+
+
+def _count(batches: Batches, plan: Plan) -> _Counts:
+    """One pass over the labels: balance is known before the first row is taught."""
+    taught: dict[Label, int] = dict.fromkeys(plan.classes, 0)
+    judged: dict[Label, int] = dict.fromkeys(plan.classes, 0)
+    for batch in batches(0):
+        held_out = batch.split < plan.holdout
+        for label, out in zip(batch.labels.tolist(), held_out.tolist(), strict=True):
+            (judged if out else taught)[label] += 1
+    for name, counts in (("learn from", taught), ("be judged on", judged)):
+        missing = [str(label) for label, rows in counts.items() if not rows]
+        if missing:
+            message = f"there is no row of {', '.join(missing)} to {name}"
+            raise UsageError(message, hint="label more rows, or remove the label from the output")
+    return _Counts(taught)
+
+
+@dataclass(slots=True)
+class Decisions:
+    """Decision values with their truths, collected batch by batch."""
+
+    truth: list[Label] = field(default_factory=list)
+    decided: list[np.ndarray] = field(default_factory=list)
+
+    def add(self, truths: Sequence[Label], values: np.ndarray) -> None:
+        """Append the rows of one batch."""
+        self.truth.extend(truths)
+        self.decided.append(values)
+
+    def values(self) -> np.ndarray:
+        """All decision values, shape (rows,) or (rows, classes)."""
+        return np.concatenate(self.decided)
+
+    def truths(self) -> list[Label]:
+        """All true labels."""
+        return self.truth
+
+
+class _Learner:
+    """The final model and its fold models, sharing one transformation."""
+
+    def __init__(self, build: Callable[[], Pipeline], plan: Plan, counts: _Counts) -> None:
+        self._plan, self._counts = plan, counts
+        self._pipeline = build()
+        self._final = self._pipeline[-1]
+        self._folds = [build()[-1] for _ in range(plan.folds)]
+        self._random = np.random.default_rng(plan.seed)
+        self._sorted_classes = np.array(sorted(plan.classes))
+        self.rows_taught = 0
+
+    def teach(self, batches: Iterable[LabelledBatch], epoch: int) -> EpochMetrics:
+        """One pass over the rows that are not held out."""
+        rows = right = 0
+        for labels, split, features in self._taught(batches):
+            if rows or epoch > 1:
+                right += int((self._final.predict(features) == labels).sum())
+            rows += len(labels)
+            self._teach_batch(labels, self._fold_of(split), features)
+        self.rows_taught = rows
+        return EpochMetrics(epoch, rows, right / max(rows, 1))
+
+    def _taught(
+        self, batches: Iterable[LabelledBatch]
+    ) -> Iterator[tuple[np.ndarray, np.ndarray, Any]]:
+        for batch in batches:
+            wanted = np.flatnonzero(batch.split >= self._plan.holdout)
+            if len(wanted):
+                features = self._pipeline[:-1].transform(batch.batch.take(wanted))
+                yield batch.labels[wanted], batch.split[wanted], features
+
+    def _fold_of(self, split: np.ndarray) -> np.ndarray:
+        """Number of each row's fold; held-out rows are in the final model's, after the others."""
+        place = (split - self._plan.holdout) / (1 - self._plan.holdout)
+        fold = np.minimum((place * self._plan.folds).astype(int), self._plan.folds - 1)
+        return np.where(place < 0, self._plan.folds, fold)
+
+    def _teach_batch(self, labels: np.ndarray, fold: np.ndarray, features: Any) -> None:  # noqa: ANN401
+        weights = self._counts.weights(labels)
+        order = self._random.permutation(len(labels))
+        for number, classifier in enumerate([*self._folds, self._final]):
+            rows = order[fold[order] != number]
+            if len(rows):
+                classifier.partial_fit(
+                    features[rows], labels[rows], self._sorted_classes, weights[rows]
+                )
+
+    def decisions(self, batches: Iterable[LabelledBatch]) -> tuple[Decisions, Decisions]:
+        """Decisions on rows that their model never saw: by the folds, and by the final model."""
+        unseen, held_out = Decisions(), Decisions()
+        for batch in batches:
+            features = self._pipeline[:-1].transform(batch.batch)
+            for number, classifier in enumerate([*self._folds, self._final]):
+                rows = np.flatnonzero(self._fold_of(batch.split) == number)
+                if len(rows):
+                    kind = held_out if classifier is self._final else unseen
+                    kind.add(batch.labels[rows].tolist(), self._decide(classifier, features[rows]))
+        return unseen, held_out
+
+    def _decide(self, classifier: Any, features: Any) -> np.ndarray:  # noqa: ANN401
+        learnt = classifier.classes_.tolist()
+        order = [learnt.index(label) for label in self._plan.classes]
+        return declared_order(classifier.decision_function(features), order)
+
+    def calibrated(self, unseen: Decisions) -> TrainedModel:
+        """The final model with calibration and threshold from the fold models' decisions."""
+        plan, values = self._plan, unseen.values()
+        index = np.array([plan.classes.index(label) for label in unseen.truths()])
+        calibration: Sigmoid | Temperature
+        threshold = None
+        if len(plan.classes) > 2:  # noqa: PLR2004  two classes have one decision value
+            calibration = Temperature.fit(values, index)
+        else:
+            calibration = Sigmoid.fit(values, index == 1)
+            if plan.threshold_recall is not None:
+                scores = calibration.probabilities(values)[:, 1]
+                threshold = choose_threshold(scores, index == 1, plan.threshold_recall)
+        _slim(self._final)
+        return TrainedModel(self._pipeline, plan.classes, calibration, threshold, plan.inputs)
+
+
+def _slim(classifier: Any) -> None:  # noqa: ANN401
+    """Drop what only further learning needs: an averaged model keeps its weights three times."""
+    for name in ("_standard_coef", "_standard_intercept", "_average_coef", "_average_intercept"):
+        if hasattr(classifier, name):
+            delattr(classifier, name)
