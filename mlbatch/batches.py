@@ -50,7 +50,9 @@ def read_part(
     try:
         parquet = pq.ParquetFile(file)
         groups, skip = _groups_from(parquet, start)
-        scan = parquet.iter_batches(batch_rows, row_groups=groups, columns=_present(parquet, schema))
+        scan = parquet.iter_batches(
+            batch_rows, row_groups=groups, columns=_present(parquet, schema)
+        )
         wanted = _head(_without_head(scan, skip), end - start)
         for batch in rebatch(wanted, batch_rows):
             yield conform(batch, schema, where=f"part {part.number} ({part.uri})")
@@ -104,5 +106,9 @@ def conform(batch: pa.RecordBatch, schema: pa.Schema, *, where: str) -> pa.Recor
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         message = f"{where} does not have the declared types: {error}"
         raise SnapshotError(message, hint="mend the view's declaration or its SELECT") from error
-    fields = [field.with_nullable(True) for field in schema]
-    return pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields))
+    return pa.RecordBatch.from_arrays(arrays, schema=allowing_null(schema))
+
+
+def allowing_null(schema: pa.Schema) -> pa.Schema:
+    """``schema`` with every field nullable: what is missing is judged row by row."""
+    return pa.schema([pa.field(field.name, field.type) for field in schema])

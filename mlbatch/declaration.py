@@ -95,9 +95,7 @@ class Place:
 def _class_node(file: Path, qualname: str) -> ast.ClassDef | None:
     name = qualname.rpartition(".")[2]
     tree = ast.parse(file.read_text(encoding="utf-8"))
-    return next(
-        (n for n in ast.walk(tree) if isinstance(n, ast.ClassDef) and n.name == name), None
-    )
+    return next((n for n in ast.walk(tree) if isinstance(n, ast.ClassDef) and n.name == name), None)
 
 
 def check_name(name: str, what: str, place: Place) -> None:
@@ -121,7 +119,7 @@ def description_of(declared: type, place: Place) -> str:
 def columns_of(declared: type, place: Place) -> tuple[Column, ...]:
     """The annotated columns of ``declared``, in order."""
     own = [n for n in inspect.get_annotations(declared) if not n.startswith("_")]
-    names = [name for name in own if name not in ("owner",)]
+    names = [name for name in own if name != "owner"]
     if not names:
         message = f"{declared.__name__} declares no columns"
         hint = 'write one line a column: name: Annotated[str, Doc("...")]'

@@ -14,7 +14,7 @@ from sqlglot.optimizer.normalize_identifiers import normalize_identifiers
 
 from mlbatch.errors import UsageError
 
-Rule = Callable[[exp.Expression], exp.Expression]
+Rule = Callable[[exp.Expr], exp.Expr]
 
 CONNECTION_SETTINGS = (
     "SET integer_division = true",  # 7 / 2 is 3
@@ -40,14 +40,14 @@ _REFUSED = {
 }
 
 
-def to_duckdb(redshift: str | exp.Expression) -> str:
+def to_duckdb(redshift: str | exp.Expr) -> str:
     """DuckDB's SQL for one Redshift statement; UsageError names what has no exact twin."""
     tree = sqlglot.parse_one(redshift, read="redshift") if isinstance(redshift, str) else redshift
     folded = normalize_identifiers(tree.copy(), dialect="redshift")
     return str(folded.transform(_rewrite).sql("duckdb", comments=False))
 
 
-def _rewrite(node: exp.Expression) -> exp.Expression:
+def _rewrite(node: exp.Expr) -> exp.Expr:
     name = _function_name(node)
     if name in _REFUSED:
         message = f"the embedded warehouse cannot run {name}: {_REFUSED[name]}"
@@ -56,7 +56,7 @@ def _rewrite(node: exp.Expression) -> exp.Expression:
     return rule(node) if rule else node
 
 
-def _function_name(node: exp.Expression) -> str:
+def _function_name(node: exp.Expr) -> str:
     if isinstance(node, exp.Anonymous):
         return node.name.upper()
     if isinstance(node, exp.Column):
@@ -69,32 +69,32 @@ def _bare(column: exp.Column) -> str:
     return "SYSDATE" if is_sysdate else ""
 
 
-def _arguments(node: exp.Expression) -> list[exp.Expression]:
+def _arguments(node: exp.Expr) -> list[exp.Expr]:
     if isinstance(node, exp.Anonymous):
         return list(node.expressions)
     return [node.this, *node.expressions] if node.this is not None else list(node.expressions)
 
 
-def _call(name: str, *arguments: exp.Expression | str) -> exp.Expression:
+def _call(name: str, *arguments: exp.Expr | str) -> exp.Expr:
     return exp.func(name, *arguments, dialect="duckdb")
 
 
-def _anonymous(name: str, *arguments: exp.Expression) -> exp.Anonymous:
+def _anonymous(name: str, *arguments: exp.Expr) -> exp.Anonymous:
     return exp.Anonymous(this=name, expressions=list(arguments))
 
 
-def _now(_: exp.Expression) -> exp.Expression:
+def _now(_: exp.Expr) -> exp.Expr:
     return exp.cast(_anonymous("now"), "TIMESTAMP")
 
 
-def _replace_all(node: exp.Expression) -> exp.Expression:
+def _replace_all(node: exp.Expr) -> exp.Expr:
     replacement = node.args.get("replacement") or exp.Literal.string("")
     return _anonymous(
         "regexp_replace", node.this, node.expression, replacement, exp.Literal.string("g")
     )
 
 
-def _concat(node: exp.Expression) -> exp.Expression:
+def _concat(node: exp.Expr) -> exp.Expr:
     """CONCAT of a NULL is NULL, as with ||; DuckDB's ignores it."""
     first, *rest = node.expressions
     joined = exp.cast(first, "TEXT")
@@ -103,11 +103,11 @@ def _concat(node: exp.Expression) -> exp.Expression:
     return exp.paren(joined)
 
 
-def _octet_length(node: exp.Expression) -> exp.Expression:
+def _octet_length(node: exp.Expr) -> exp.Expr:
     return _anonymous("strlen", exp.cast(_arguments(node)[0], "TEXT"))
 
 
-def _coalesce(node: exp.Expression) -> exp.Expression:
+def _coalesce(node: exp.Expr) -> exp.Expr:
     first, *rest = _arguments(node)
     return exp.Coalesce(this=first, expressions=rest)
 
@@ -115,28 +115,30 @@ def _coalesce(node: exp.Expression) -> exp.Expression:
 def _to(name: str) -> Rule:
     """Another function of the same arguments, such as one of the macros above."""
 
-    def rule(node: exp.Expression) -> exp.Expression:
+    def rule(node: exp.Expr) -> exp.Expr:
         return _anonymous(name, *_arguments(node))
 
     return rule
 
 
-def _sum(node: exp.Expression) -> exp.Expression:
+def _sum(node: exp.Expr) -> exp.Expr:
     # A macro takes no DISTINCT; that sum keeps DuckDB's wider type.
     return node if isinstance(node.this, exp.Distinct) else _anonymous("mlbatch_sum", node.this)
 
 
-def _share(node: exp.Expression) -> exp.Expression:
+def _share(node: exp.Expr) -> exp.Expr:
     """RATIO_TO_REPORT(x) OVER w is x / SUM(x) OVER w."""
     if not isinstance(node.this, exp.Anonymous) or node.this.name.upper() != "RATIO_TO_REPORT":
         return node
     value = node.this.expressions[0]
     window = node.copy()
     window.set("this", exp.Sum(this=value.copy()))
-    return exp.Div(this=exp.cast(value.copy(), "DOUBLE"), expression=window, typed=False, safe=False)
+    return exp.Div(
+        this=exp.cast(value.copy(), "DOUBLE"), expression=window, typed=False, safe=False
+    )
 
 
-def _similar(node: exp.Expression) -> exp.Expression:
+def _similar(node: exp.Expr) -> exp.Expr:
     """SIMILAR TO has % and _ for its wildcards; DuckDB reads a plain regular expression."""
     pattern = node.expression
     if not isinstance(pattern, exp.Literal):
@@ -145,14 +147,14 @@ def _similar(node: exp.Expression) -> exp.Expression:
     return _anonymous("regexp_full_match", node.this, exp.Literal.string(regex))
 
 
-def _super(node: exp.Expression) -> exp.Expression:
+def _super(node: exp.Expr) -> exp.Expr:
     """A SUPER value is JSON here."""
     if isinstance(node, exp.Cast) and node.to.sql("redshift").upper() == "SUPER":
         return _anonymous("to_json", node.this)
     return node
 
 
-def _listagg(node: exp.Expression) -> exp.Expression:
+def _listagg(node: exp.Expr) -> exp.Expr:
     """LISTAGG(DISTINCT x, s): sqlglot makes a tuple of the two arguments."""
     distinct = node.this
     if not isinstance(distinct, exp.Distinct) or len(distinct.expressions) != 2:  # noqa: PLR2004

@@ -36,10 +36,11 @@ from mlbatch.window import advance
 if TYPE_CHECKING:
     from mlbatch.sink import Ledger, Sink
     from mlbatch.storage import Storage
-    from mlbatch.tools import Notify, Tools
+    from mlbatch.tools import Tools
 
 GENERATION = "g1"
 HEARTBEAT_SECONDS = 15.0
+
 
 @dataclass(frozen=True, slots=True)
 class Probe:
@@ -149,7 +150,9 @@ def _carry_out(
         run, totals = _finish(job, run, ledger, tools)
     except RunFailed as error:
         with suppress(MlbatchError):
-            run = ledger.give_up(_latest(ledger, run), RunState.FAILED, str(error), tools.new_epoch())
+            run = ledger.give_up(
+                _latest(ledger, run), RunState.FAILED, str(error), tools.new_epoch()
+            )
         raise
     return Inference(plan, _record(run, totals, ledger, tools), totals, probe, seconds)
 

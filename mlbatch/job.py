@@ -122,7 +122,7 @@ class Job:
         return (split,) if isinstance(split, str) else tuple(split)
 
 
-_NEEDED = {
+_NEEDED: dict[str, tuple[str, Callable[[object], bool]]] = {
     "features": ("a FeatureView class", lambda v: _is_class(v, FeatureView)),
     "labels": ("a FeatureView class with the known labels", lambda v: _is_class(v, FeatureView)),
     "inputs": ("a tuple of column names", lambda v: isinstance(v, tuple) and bool(v)),

@@ -105,7 +105,9 @@ def _judge_column(faults: Faults, column: Column, values: pa.Array) -> None:
             _add(faults, outside(values, bound), fault)
     if column.max_length is not None:
         long = pc.greater(pc.utf8_length(values), column.max_length)
-        _add(faults, long, Fault("too_long", f"{name} has more than {column.max_length} characters"))
+        _add(
+            faults, long, Fault("too_long", f"{name} has more than {column.max_length} characters")
+        )
 
 
 def judge_duplicates(batch: pa.RecordBatch, key: Sequence[str], cursor: str) -> np.ndarray:

@@ -65,7 +65,9 @@ def decide(request: Request, facts: Facts, delta: Delta) -> Plan:
     done = _done_slot(request, facts)
     if done is not None:
         reason = f"slot {request.slot} was done by run {done.run_id}"
-        return Plan(done.new.kind, Window(), done.new.watermark_high, request.slot, reason, done=done)
+        return Plan(
+            done.new.kind, Window(), done.new.watermark_high, request.slot, reason, done=done
+        )
     kind, window, reason = _choose(request, facts, delta)
     high = utc(facts.now) - delta.lag
     return Plan(kind, window, high, request.slot, reason, supersede=unfinished)

@@ -106,7 +106,9 @@ def _load_job(name: str, file: Path) -> type[Job]:
 
 
 def _is_own_job(value: object, module: ModuleType) -> bool:
-    return isinstance(value, type) and issubclass(value, Job) and value.__module__ == module.__name__
+    return (
+        isinstance(value, type) and issubclass(value, Job) and value.__module__ == module.__name__
+    )
 
 
 def _line_in(error: BaseException, file: Path) -> int | None:

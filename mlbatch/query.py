@@ -80,7 +80,9 @@ class FeatureQuery:
                 hint = f"did you mean `{near[0]}`? " if near else ""
                 have = ", ".join(self.columns)
                 message = f"the query gives no column {name!r}, but {because}"
-                raise DeclarationError(message, hint=f"{hint}It gives: {have}", file=self.file, line=1)
+                raise DeclarationError(
+                    message, hint=f"{hint}It gives: {have}", file=self.file, line=1
+                )
 
     def windowed(
         self,
@@ -153,7 +155,7 @@ class FeatureQuery:
         edges = {"since": _BEGINNING, "until": _END}
         own = {name: bounds[name] for name in placeholders(tree) if name in bounds}
 
-        def at_edge(node: exp.Expression) -> exp.Expression:
+        def at_edge(node: exp.Expr) -> exp.Expr:
             if isinstance(node, exp.Placeholder) and node.name in own:
                 value = own[node.name]
                 return naive_timestamp(_in_zone(value, zone) if value else edges[node.name])
@@ -177,17 +179,17 @@ def _in_zone(instant: datetime, zone: str) -> datetime:
 
 def _within(
     window: Window, cursor: str | None, zone: str, null_cursor: NullCursor
-) -> exp.Expression | None:
+) -> exp.Expr | None:
     if cursor is None or window.is_everything:
         return None
-    conditions: list[exp.Expression] = []
+    conditions: list[exp.Expr] = []
     if window.since is not None:
         low = naive_timestamp(_in_zone(window.since, zone))
         conditions.append(exp.GTE(this=_column(cursor), expression=low))
     if window.until is not None:
         high = naive_timestamp(_in_zone(window.until, zone))
         conditions.append(exp.LT(this=_column(cursor), expression=high))
-    inside = exp.and_(*conditions)
+    inside: exp.Expr = exp.and_(*conditions)
     if null_cursor == "never":
         return inside
     return exp.or_(inside, _column(cursor).is_(exp.null()))
@@ -207,7 +209,7 @@ def _newest(chosen: exp.Select, key: tuple[str, ...], cursor: str | None) -> exp
     return chosen.qualify(exp.or_(first, *keyless))
 
 
-def _count_newer(cursor: str | None, newer_than: datetime | None, zone: str) -> exp.Expression:
+def _count_newer(cursor: str | None, newer_than: datetime | None, zone: str) -> exp.Expr:
     if cursor is None or newer_than is None:
         return exp.Count(this=exp.Star())
     mark = naive_timestamp(_in_zone(newer_than, zone))
@@ -215,11 +217,11 @@ def _count_newer(cursor: str | None, newer_than: datetime | None, zone: str) -> 
     return exp.Sum(this=_when(newer, exp.Literal.number(1)))
 
 
-def _when(condition: exp.Expression, value: exp.Expression) -> exp.Expression:
+def _when(condition: exp.Expr, value: exp.Expr) -> exp.Expr:
     return exp.Case().when(condition, value).else_(exp.Literal.number(0))
 
 
-def _sum(value: exp.Expression) -> exp.Expression:
+def _sum(value: exp.Expr) -> exp.Expr:
     total = exp.Coalesce(this=exp.Sum(this=value), expressions=[exp.Literal.number(0)])
     return exp.cast(total, "BIGINT")
 
@@ -251,8 +253,8 @@ def training_query(
     return render(joined.order_by(exp.column(_quoted("mlbatch_order"))))
 
 
-def _md5(names: tuple[str, ...]) -> exp.Expression:
-    text: exp.Expression = exp.cast(_column(names[0]), "VARCHAR")
+def _md5(names: tuple[str, ...]) -> exp.Expr:
+    text: exp.Expr = exp.cast(_column(names[0]), "VARCHAR")
     for name in names[1:]:
         slash = exp.DPipe(this=text, expression=exp.Literal.string("/"))
         text = exp.DPipe(this=slash, expression=exp.cast(_column(name), "VARCHAR"))

@@ -7,7 +7,7 @@ moves the part's position and changes its rows, or does neither.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -16,11 +16,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mlbatch.batches import read_part
+from mlbatch.batches import allowing_null, read_part
 from mlbatch.checksum import checksum
 from mlbatch.engine import PartOutcome, PartTask
 from mlbatch.errors import MlbatchError, PredictionError
-from mlbatch.job import Job, required_columns, required_schema
+from mlbatch.job import Job, required_schema
 from mlbatch.judging import Fault, Faults, judge_duplicates, judge_input, judge_output
 from mlbatch.ledger import BatchCommit, ModelPin, QuarantinedRow
 from mlbatch.snapshot import Part
@@ -56,7 +56,7 @@ class Scorer:
         dead = self._tombstones(batch)
         faults = self._judge(batch, dead)
         duplicates = self._duplicates(batch, dead, faults)
-        alive = self._rows_except(batch.num_rows, dead | duplicates, faults)
+        alive = _rows_except(dead | duplicates, faults)
         rows, failed = self._predict(batch.take(alive))
         faults |= {int(alive[row]): fault for row, fault in failed.items()}
         kept = np.setdiff1d(np.arange(rows.num_rows), list(failed))
@@ -107,15 +107,10 @@ class Scorer:
 
     def _duplicates(self, batch: pa.RecordBatch, dead: np.ndarray, faults: Faults) -> np.ndarray:
         view = self.job.features.view
-        keyed = self._rows_except(batch.num_rows, dead, faults)
+        keyed = _rows_except(dead, faults)
         outdone = np.zeros(batch.num_rows, dtype=bool)
         outdone[keyed] = judge_duplicates(batch.take(keyed), view.key, str(view.cursor))
         return outdone
-
-    def _rows_except(self, rows: int, out: np.ndarray, faults: Faults) -> np.ndarray:
-        kept = ~out
-        kept[list(faults)] = False
-        return np.flatnonzero(kept)
 
     def _predict(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, Faults]:
         """Rows to write for ``batch``, and the faults of those that must not be written."""
@@ -149,19 +144,19 @@ class Scorer:
         shifted = {row + middle: fault for row, fault in right_faults.items()}
         return pa.concat_batches([left, right]), left_faults | shifted
 
-    def _rows(self, batch: pa.RecordBatch, labels: list[object], scores: np.ndarray) -> pa.RecordBatch:
+    def _rows(
+        self, batch: pa.RecordBatch, labels: Sequence[object], scores: np.ndarray
+    ) -> pa.RecordBatch:
         table, view = self.job.output.table, self.job.features.view
-        values: dict[str, pa.Array] = {
-            name: batch.column(name) for name in table.passed_through
-        }
+        values: dict[str, pa.Array] = {name: batch.column(name) for name in table.passed_through}
         values[table.label] = _labels(labels, table.column(table.label).type)
         values[table.score] = pa.array(scores, pa.float64())
         values[MODEL_VERSION.name] = pa.repeat(self.pin.version, batch.num_rows)
         values[SOURCE_UPDATED_AT.name] = cursor_in_utc(batch.column(str(view.cursor)), view.zone)
         values[RUN_NO.name] = pa.repeat(self.run_no, batch.num_rows)
-        fields = [field.with_nullable(True) for field in table.schema]
-        arrays = [values[field.name].cast(field.type) for field in fields]
-        return pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields))
+        schema = allowing_null(table.schema)
+        arrays = [values[field.name].cast(field.type) for field in schema]
+        return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
     def _deletes(self, batch: pa.RecordBatch, dead: np.ndarray, faults: Faults) -> pa.RecordBatch:
         key = self.job.output.table.key
@@ -179,6 +174,12 @@ class Scorer:
             yield QuarantinedRow(low + row, text, fault.reason, fault.detail)
 
 
+def _rows_except(out: np.ndarray, faults: Faults) -> np.ndarray:
+    kept = ~out
+    kept[list(faults)] = False
+    return np.flatnonzero(kept)
+
+
 def _key_text(batch: pa.RecordBatch, row: int, key: tuple[str, ...]) -> str:
     """The row's key, columns joined by '/'; empty where it has none that could be in the table."""
     try:
@@ -188,7 +189,7 @@ def _key_text(batch: pa.RecordBatch, row: int, key: tuple[str, ...]) -> str:
     return "" if None in values else "/".join(str(value) for value in values)
 
 
-def _labels(labels: list[object], kind: pa.DataType) -> pa.Array:
+def _labels(labels: Sequence[object], kind: pa.DataType) -> pa.Array:
     plain = [label.item() if isinstance(label, np.generic) else label for label in labels]
     try:
         return pa.array(plain, kind)

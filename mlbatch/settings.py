@@ -115,7 +115,7 @@ def _profile(document: dict[str, Any], chosen: str, file: Path) -> dict[str, Any
         raise SettingsError(message, hint=f"it has: {', '.join(profiles) or 'none'}")
     surplus = set(document) - {"profiles"}
     if surplus:
-        message = f"{file}: unknown table or key {sorted(surplus)[0]!r}"
+        message = f"{file}: unknown table or key {min(surplus)!r}"
         raise SettingsError(message, hint="settings stand in [profiles.NAME]")
     values: dict[str, Any] = profiles.get(chosen, {})
     return values

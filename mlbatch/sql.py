@@ -26,7 +26,16 @@ logging.getLogger("sqlglot").setLevel(logging.ERROR)
 DIALECT = "redshift"
 MAX_BYTES = 100_000
 """The Data API refuses longer statements."""
-_CHANGING = (exp.Insert, exp.Update, exp.Delete, exp.Merge, exp.Create, exp.Drop, exp.Command, exp.Copy)
+_CHANGING = (
+    exp.Insert,
+    exp.Update,
+    exp.Delete,
+    exp.Merge,
+    exp.Create,
+    exp.Drop,
+    exp.Command,
+    exp.Copy,
+)
 _OUTER_LIMITS = ("limit", "offset", "fetch")
 _NONDETERMINISTIC = {
     "getdate", "sysdate", "current_date", "current_timestamp", "current_time", "now", "random",
@@ -41,7 +50,7 @@ def quote_identifier(name: str) -> str:
     return str(exp.to_identifier(name, quoted=True).sql(DIALECT))
 
 
-def literal(value: object) -> exp.Expression:
+def literal(value: object) -> exp.Expr:  # noqa: PLR0911  one line a type
     """A typed literal for a Python value; UsageError for what has no exact one.
 
     Datetimes must be aware and become naive timestamps in UTC.
@@ -63,26 +72,26 @@ def literal(value: object) -> exp.Expression:
     raise UsageError(f"{value!r} of type {type(value).__name__} cannot be written into SQL")
 
 
-def _number(value: float | Decimal) -> exp.Expression:
+def _number(value: float | Decimal) -> exp.Expr:
     if isinstance(value, Decimal) and not value.is_finite():
         raise UsageError(f"{value!r} cannot be written into SQL")
     number = exp.Literal.number(abs(value))
     return exp.Neg(this=number) if value < 0 else number
 
 
-def _text(value: str) -> exp.Expression:
+def _text(value: str) -> exp.Expr:
     if "\0" in value:
         raise UsageError("a text with a NUL character cannot be written into SQL")
     return exp.Literal.string(value)
 
 
-def _timestamp(value: datetime) -> exp.Expression:
+def _timestamp(value: datetime) -> exp.Expr:
     if value.tzinfo is None:
         raise UsageError(f"the instant {value.isoformat()} has no time zone")
     return naive_timestamp(value.astimezone(UTC).replace(tzinfo=None))
 
 
-def naive_timestamp(value: datetime) -> exp.Expression:
+def naive_timestamp(value: datetime) -> exp.Expr:
     """A timestamp literal without a zone, to the microsecond."""
     text = value.isoformat(sep=" ", timespec="microseconds")
     return exp.cast(exp.Literal.string(text), "TIMESTAMP")
@@ -93,7 +102,8 @@ def parse_select(text: str, *, file: Path | str | None = None) -> exp.Query:
     text = text.removeprefix("\ufeff")
     _check_text(text, file)
     try:
-        trees = [tree for tree in sqlglot.parse(text, read=DIALECT) if _is_statement(tree)]
+        trees = [tree for tree in sqlglot.parse(text, read=DIALECT) if tree is not None]
+        trees = [tree for tree in trees if not isinstance(tree, exp.Semicolon)]
     except (ParseError, TokenError) as error:
         raise _syntax_error(error, file) from error
     if len(trees) != 1:
@@ -108,10 +118,6 @@ def parse_select(text: str, *, file: Path | str | None = None) -> exp.Query:
         raise DeclarationError(message, hint=hint, file=file, line=_line(changing or tree))
     _check_outer(tree, file)
     return tree
-
-
-def _is_statement(tree: exp.Expression | None) -> bool:
-    return tree is not None and not isinstance(tree, exp.Semicolon)
 
 
 def _check_text(text: str, file: Path | str | None) -> None:
@@ -147,7 +153,7 @@ def _check_outer(tree: exp.Query, file: Path | str | None) -> None:
         raise DeclarationError("SELECT INTO writes a table", file=file, line=_line(tree))
 
 
-def _line(tree: exp.Expression) -> int | None:
+def _line(tree: exp.Expr) -> int | None:
     return next((node.meta["line"] for node in tree.walk() if "line" in node.meta), None)
 
 
@@ -171,13 +177,13 @@ def output_columns(select: exp.Query, *, file: Path | str | None = None) -> tupl
     return tuple(names)
 
 
-def _folded(item: exp.Expression) -> str:
+def _folded(item: exp.Expr) -> str:
     identifier = item.args.get("alias") if isinstance(item, exp.Alias) else item.this
     quoted = isinstance(identifier, exp.Identifier) and bool(identifier.args.get("quoted"))
     return item.alias_or_name if quoted else item.alias_or_name.lower()
 
 
-def placeholders(select: exp.Expression) -> tuple[str, ...]:
+def placeholders(select: exp.Expr) -> tuple[str, ...]:
     """The ``:name`` placeholders of a query, each once, in order."""
     found = (node.name for node in select.find_all(exp.Placeholder, bfs=False))
     return tuple(dict.fromkeys(found))
@@ -189,29 +195,32 @@ def bind(select: exp.Query, values: Mapping[str, object]) -> exp.Query:
     for name in wanted:
         if name not in values:
             near = difflib.get_close_matches(name, values, n=1)
-            hint = f"did you mean `:{near[0]}`?" if near else f"given: {', '.join(values) or 'none'}"
+            hint = (
+                f"did you mean `:{near[0]}`?" if near else f"given: {', '.join(values) or 'none'}"
+            )
             raise UsageError(f"the query's parameter :{name} has no value", hint=hint)
     for name in values:
         if name not in wanted:
             hint = f"it has: {', '.join(wanted) or 'none'}"
             raise UsageError(f"the query has no parameter :{name}", hint=hint)
 
-    def replace(node: exp.Expression) -> exp.Expression:
+    def replace(node: exp.Expr) -> exp.Expr:
         return literal(values[node.name]) if isinstance(node, exp.Placeholder) else node
 
-    return select.copy().transform(replace)
+    bound: exp.Query = select.copy().transform(replace)
+    return bound
 
 
-def nondeterministic(select: exp.Expression) -> tuple[str, ...]:
+def nondeterministic(select: exp.Expr) -> tuple[str, ...]:
     """Functions of the query whose answer differs from run to run."""
     found = []
     for node in select.find_all(exp.Func, exp.Column):
-        name = node.name if isinstance(node, (exp.Anonymous, exp.Column)) else node.sql_name()
+        name = node.name if isinstance(node, (exp.Anonymous, exp.Column)) else type(node).sql_name()
         if name.lower() in _NONDETERMINISTIC and not (isinstance(node, exp.Column) and node.table):
             found.append(name.lower())
     return tuple(dict.fromkeys(found))
 
 
-def render(select: exp.Expression, *, dialect: str = DIALECT) -> str:
+def render(select: exp.Expr, *, dialect: str = DIALECT) -> str:
     """The text of a tree."""
     return str(select.sql(dialect, comments=False))

@@ -21,8 +21,10 @@ class Stored:
 class Storage(Protocol):
     """Objects are named by full URIs below the store's own prefix."""
 
-    prefix: str
-    """URI that every object's begins with, ending in a slash."""
+    @property
+    def prefix(self) -> str:
+        """URI that every object's begins with, ending in a slash."""
+        ...
 
     def stat(self, uri: str) -> Stored:
         """Size and content tag; a missing object raises SnapshotError."""

@@ -49,13 +49,14 @@ class View:
         """The column called ``name``; KeyError when there is none."""
         return {column.name: column for column in self.columns}[name]
 
-
     def check_source(self, found: pa.Schema) -> None:
         """Compare the declared types with what the warehouse gives; DeclarationError on drift."""
         for column in self.columns:
             given = found.field(column.name).type
             if not any(test(column.type) and test(given) for test in _FAMILIES):
-                message = f"{self.name}.{column.name} is declared {column.type}, the query gives {given}"
+                message = (
+                    f"{self.name}.{column.name} is declared {column.type}, the query gives {given}"
+                )
                 hint = f"cast it in {self.query.file}, or mend the declaration"
                 raise self.place.error(message, hint=hint, column=column.name)
 

@@ -69,9 +69,13 @@ def save_job_model(model: TrainedModel, folder: Path) -> str:
     return save_model(model, folder, dictionary=dictionary_fingerprint())
 
 
-@lru_cache(maxsize=1)
 def load_job_model(job: type[Job], folder: Path, digest: str) -> TrainedModel:
     """Verify and load the model of ``job``; a worker process does so once."""
+    return _load_once(job, folder, digest)
+
+
+@lru_cache(maxsize=1)
+def _load_once(job: type[Job], folder: Path, digest: str) -> TrainedModel:
     expected = Expectations(
         classes=job.classes(),
         inputs=job.inputs,

@@ -61,14 +61,18 @@ def _type(*arguments: str) -> None:
     """Run one mlbatch command as a person would, and stop the show when it fails."""
     click.echo(f"\n$ mlbatch {' '.join(arguments)}")
     command = Path(sys.executable).with_name("mlbatch")
-    subprocess.run([command, *arguments], cwd=ROOT, check=True)  # noqa: S603  our own command
+    subprocess.run([command, *arguments], cwd=ROOT, check=True)
 
 
 def _show(changed: list[int]) -> None:
     tools = connect(load_settings(ROOT), lambda *_: None)
     console = Console(width=110)
-    titles = {r["id"]: r["title"] for day in ("kitchen", "next_day") for r in recipes(day) if "title" in r}
-    kinds = Table("recipe", "title", "label", "score", title="recipe_category, of day two's recipes")
+    titles = {
+        r["id"]: r["title"] for day in ("kitchen", "next_day") for r in recipes(day) if "title" in r
+    }
+    kinds = Table(
+        "recipe", "title", "label", "score", title="recipe_category, of day two's recipes"
+    )
     table = load_job(ROOT, "recipe_classifier").output.table
     for row in tools.sink.rows(table).read_all().to_pylist():
         if row["recipe_id"] in changed[:SHOWN]:
@@ -82,14 +86,18 @@ def _show_steps(console: Console, changed: list[int]) -> None:
     tools = connect(load_settings(ROOT), lambda *_: None)
     texts = {
         row["id"]: row["text"]
-        for row in tools.warehouse.fetch("SELECT id, text FROM steps WHERE deleted_at IS NULL").to_pylist()
+        for row in tools.warehouse.fetch(
+            "SELECT id, text FROM steps WHERE deleted_at IS NULL"
+        ).to_pylist()
     }
     lines = Table("line", "text", "is_step", "score", title="step_or_not, of two of them")
     table = load_job(ROOT, "step_classifier").output.table
     for row in tools.sink.rows(table).read_all().to_pylist():
         if row["recipe_id"] in changed:
             verdict = "step" if row["is_step"] else "-"
-            lines.add_row(str(row["step_id"]), texts[row["step_id"]], verdict, f"{row['score']:.2f}")
+            lines.add_row(
+                str(row["step_id"]), texts[row["step_id"]], verdict, f"{row['score']:.2f}"
+            )
     console.print(lines)
 
 

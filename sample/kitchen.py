@@ -96,7 +96,12 @@ class Tables:
         )
         for position, name in enumerate(recipe["ingredients"], start=1):
             self.rows["ingredients"].append(
-                {"recipe_id": recipe["id"], "position": position, "name": name, "updated_at": updated}
+                {
+                    "recipe_id": recipe["id"],
+                    "position": position,
+                    "name": name,
+                    "updated_at": updated,
+                }
             )
         for position, (kind, text) in enumerate(recipe["lines"], start=1):
             self._add_line(recipe, position, kind, text, labelled=labelled)

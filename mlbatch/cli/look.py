@@ -93,7 +93,9 @@ def status_command(profile: str | None, as_json: bool) -> int:  # noqa: FBT001
         return ExitCode.DONE
     click.echo(f"{'JOB':<24} {'LAST RUN':<14} {'FRESH TO (UTC)':<20} STATE")
     for row in rows:
-        click.echo(f"{row['job']:<24} {row['run'] or '-':<14} {row['fresh_to'] or '-':<20} {row['state']}")
+        click.echo(
+            f"{row['job']:<24} {row['run'] or '-':<14} {row['fresh_to'] or '-':<20} {row['state']}"
+        )
     return ExitCode.DONE
 
 

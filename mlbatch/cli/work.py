@@ -34,7 +34,9 @@ def _instant(_: click.Context, __: click.Parameter, value: str | None) -> dateti
 _REQUEST_OPTIONS = (
     click.option("--full", is_flag=True, help="Read everything again, not only the delta."),
     click.option("--until", callback=_instant, help="Read rows changed before this instant only."),
-    click.option("--slot", help="Logical date (YYYY-MM-DD) from the scheduler: done once per date."),
+    click.option(
+        "--slot", help="Logical date (YYYY-MM-DD) from the scheduler: done once per date."
+    ),
     click.option("--supersede", is_flag=True, help="Give an unfinished run up and start anew."),
     click.option("--accept-code-change", is_flag=True, help="Resume with code that has changed."),
 )
@@ -50,12 +52,15 @@ def _with_request(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.argument("job")
 @click.option("--mode", type=click.Choice(["train", "infer"]), required=True)
 @_with_request
-@click.option("--model", default="champion", show_default=True, help="Alias or version to infer with.")
+@click.option(
+    "--model", default="champion", show_default=True, help="Alias or version to infer with."
+)
 @click.option("--workers", type=click.IntRange(min=1), help="Processes; one per core by default.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 @click.pass_obj
 def run_command(
     profile: str | None,
+    /,
     job: str,
     mode: str,
     model: str,
@@ -80,7 +85,11 @@ def _train(session: Session, job: type[Job], started: float, *, as_json: bool) -
 
     trained = train(job, session.tools())
     seconds = time.monotonic() - started
-    _tell(_training_facts(job, trained, seconds), _training_text(job, trained, seconds), as_json=as_json)
+    _tell(
+        _training_facts(job, trained, seconds),
+        _training_text(job, trained, seconds),
+        as_json=as_json,
+    )
     trained.require_promotion(job.name)
     return ExitCode.DONE
 
@@ -115,7 +124,9 @@ def _inference_text(ended: Inference, seconds: float) -> str:
         return f"Nothing to do: {ended.plan.reason} (model v{run.new.model.version})."
     if not totals.expected:
         return f"Nothing to do: no row of {run.new.output_table} changed. Took {seconds:.1f} s."
-    counts = f"{totals.expected:,} rows read: {totals.written:,} written, {totals.deleted:,} deleted"
+    counts = (
+        f"{totals.expected:,} rows read: {totals.written:,} written, {totals.deleted:,} deleted"
+    )
     if totals.filtered:
         counts += f", {totals.filtered:,} repeated"
     if totals.quarantined:
@@ -157,7 +168,7 @@ def _training_text(job: type[Job], trained: Trained, seconds: float) -> str:
 @_with_request
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 @click.pass_obj
-def plan_command(profile: str | None, job: str, as_json: bool, **request: Any) -> int:  # noqa: ANN401, FBT001
+def plan_command(profile: str | None, /, job: str, as_json: bool, **request: Any) -> int:  # noqa: ANN401, FBT001
     """Show what `run JOB --mode infer` would do, and why. Writes nothing."""
     session = Session.open(profile)
     found = preview(session.job(job), Request(**request), session.tools())
@@ -205,6 +216,10 @@ def _preview_text(facts: dict[str, Any], job: type[Job]) -> str:
     model = f"version {version} (champion)" if version else "none yet: train first"
     lines.append(f"Model   {model}")
     known = facts["seconds"] is not None
-    lines.append(f"Time    {facts['seconds']} s at the last run's pace" if known else "Time    unknown before the first run")
+    lines.append(
+        f"Time    {facts['seconds']} s at the last run's pace"
+        if known
+        else "Time    unknown before the first run"
+    )
     lines.append(f"\nNothing was written. Run it: mlbatch run {facts['job']} --mode infer")
     return "\n".join(lines)

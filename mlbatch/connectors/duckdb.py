@@ -69,7 +69,9 @@ class DuckdbWarehouse:
     def copy(self, table: str, rows: pa.Table, *, replace_by: tuple[str, ...]) -> int:
         """See `mlbatch.warehouse.Warehouse.copy`."""
         name = quote_identifier(table)
-        match = " AND ".join(f"t.{quote_identifier(k)} = s.{quote_identifier(k)}" for k in replace_by)
+        match = " AND ".join(
+            f"t.{quote_identifier(k)} = s.{quote_identifier(k)}" for k in replace_by
+        )
         with self._connected() as connection:
             connection.register("staged", rows)
             connection.execute("BEGIN")

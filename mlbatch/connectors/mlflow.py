@@ -72,7 +72,9 @@ class MlflowTracking:
         else:
             experiment_id = experiment.experiment_id
         name = f"{tags['mlbatch.mode']}-{tags.get(RUN_TAG, tags.get('mlbatch.training_id', ''))}"
-        return str(self._client.create_run(experiment_id, tags=dict(tags), run_name=name).info.run_id)
+        return str(
+            self._client.create_run(experiment_id, tags=dict(tags), run_name=name).info.run_id
+        )
 
     def _log(self, run_id: str, training: TrainingRecord) -> None:
         from mlflow.entities import Metric, Param  # noqa: PLC0415

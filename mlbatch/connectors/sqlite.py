@@ -260,7 +260,7 @@ def _upsert_statement(table: OutputTable) -> str:
     keys = [quote_identifier(name) for name in table.key]
     changes = ", ".join(f"{n} = excluded.{n}" for n in names if n not in keys)
     marks = ", ".join("?" * len(names))
-    target = f"INSERT INTO {quote_identifier(table.name)} ({', '.join(names)}) VALUES ({marks})"
+    target = f"INSERT INTO {quote_identifier(table.name)} ({', '.join(names)}) VALUES ({marks})"  # noqa: S608
     return f"{target} ON CONFLICT ({', '.join(keys)}) DO UPDATE SET {changes}"
 
 

@@ -36,8 +36,8 @@ class LocalEngine:
         self, work: Work, tasks: Sequence[PartTask], on_death: OnDeath, *, isolated: bool = False
     ) -> Iterator[PartOutcome]:
         """See `mlbatch.engine.Engine.run`."""
-        if len(tasks) == 1 and not isolated:
-            yield work(tasks[0])
+        if not isolated and (len(tasks) == 1 or self.workers == 1):
+            yield from map(work, tasks)
             return
         if not tasks:
             return
@@ -105,7 +105,7 @@ class _Pool:
         worker.task = None
         if isinstance(answer, BaseException):
             raise answer
-        return answer  # type: ignore[no-any-return]
+        return answer
 
     def _bury(self, worker: _Worker, waiting: deque[PartTask], on_death: OnDeath) -> None:
         task = worker.task

@@ -29,7 +29,7 @@ TRUSTED = (
 """What a saved pipeline made of these features may contain beside scikit-learn's own types."""
 
 
-class Pick(TransformerMixin, BaseEstimator):  # type: ignore[misc]  scikit-learn has no types
+class Pick(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """A column of a batch as a list of texts; a missing text is an empty one."""
 
     def __init__(self, column: str) -> None:

@@ -32,7 +32,7 @@ from mlbatch.window import Watermark
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, RowMapping, Select, Table
 
     from mlbatch.snapshot import Snapshot
 
@@ -70,7 +70,8 @@ class LedgerStore:
         lease = Lease(output_table, job, epoch, None, owner)
         with self._database.writing() as connection:
             held = _first(
-                connection, select(LEASE).where(LEASE.c.output_table == output_table).with_for_update()
+                connection,
+                select(LEASE).where(LEASE.c.output_table == output_table).with_for_update(),
             )
             if held is not None:
                 self._refuse_if_taken(held, lease)
@@ -78,7 +79,7 @@ class LedgerStore:
             _fence(connection, output_table, epoch)
         return lease
 
-    def _refuse_if_taken(self, held: Mapping[str, Any], lease: Lease) -> None:
+    def _refuse_if_taken(self, held: RowMapping, lease: Lease) -> None:
         if held["job"] != lease.job:
             message = f"the table {lease.output_table} belongs to the job {held['job']}"
             raise UsageError(message, hint="give each job a table of its own")
@@ -209,9 +210,7 @@ class LedgerStore:
         values = {"state": state.value, "error": reason, "finished_at": self._database.now()}
         with self._database.writing() as connection:
             _update(connection, run, values | {"epoch": epoch})
-            connection.execute(
-                update(PART).where(PART.c.run_id == run.run_id).values(epoch=epoch)
-            )
+            connection.execute(update(PART).where(PART.c.run_id == run.run_id).values(epoch=epoch))
             return _read(connection, run.run_id)
 
     def runs(self, output_table: str | None = None) -> tuple[Run, ...]:
@@ -271,7 +270,7 @@ def mark_run(values: dict[str, object], run: Run) -> dict[str, object]:
     return values | {"run_id": run.run_id}
 
 
-def part_state(row: Mapping[str, Any]) -> PartState:
+def part_state(row: Mapping[str, Any] | RowMapping) -> PartState:
     """A part row as a value."""
     names = {field.name: field.name for field in fields(PartState)} | {"number": "part_no"}
     return PartState(**{name: row[column] for name, column in names.items()})
@@ -283,7 +282,7 @@ def _new_values(new: NewRun) -> dict[str, object]:
     return values | {column: pin[name] for column, name in _PIN.items()} | {"kind": new.kind.value}
 
 
-def _run(row: Mapping[str, Any]) -> Run:
+def _run(row: RowMapping) -> Run:
     pin = ModelPin(**{name: row[column] for column, name in _PIN.items()})
     plain = {f.name: row[f.name] for f in fields(NewRun) if f.name not in ("model", "kind")}
     new = NewRun(**plain, model=pin, kind=RunKind(row["kind"]))
@@ -291,7 +290,7 @@ def _run(row: Mapping[str, Any]) -> Run:
     return Run(new=new, state=RunState(row["state"]), **rest)
 
 
-def _first(connection: Connection, query: Any) -> Mapping[str, Any] | None:  # noqa: ANN401
+def _first(connection: Connection, query: Select[Any]) -> RowMapping | None:
     return connection.execute(query).mappings().first()
 
 
@@ -299,7 +298,7 @@ def _read(connection: Connection, run_id: str) -> Run:
     return _run(connection.execute(select(RUN).where(RUN.c.run_id == run_id)).mappings().one())
 
 
-def _owner(row: Mapping[str, Any]) -> Owner:
+def _owner(row: RowMapping) -> Owner:
     return Owner(**{field.name: row[field.name] for field in fields(Owner)})
 
 
@@ -315,7 +314,10 @@ def _update(connection: Connection, run: Run, values: Mapping[str, object]) -> N
 
 
 def _put(
-    connection: Connection, table: Any, key: dict[str, object], values: dict[str, object]  # noqa: ANN401
+    connection: Connection,
+    table: Table,
+    key: dict[str, object],
+    values: Mapping[str, object],
 ) -> None:
     matches = [table.c[name] == value for name, value in key.items()]
     # Affected rows do not tell an unchanged row from a missing one on MySQL.

@@ -31,9 +31,12 @@ def is_surely_dead(owner: Owner) -> bool:
 def _fields(pid: int) -> list[str]:
     try:
         # The command's name stands in parentheses and may itself hold spaces and parentheses.
-        return Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(
-            ")"
-        )[2].split()
+        return (
+            Path(f"/proc/{pid}/stat")
+            .read_text(encoding="ascii", errors="replace")
+            .rpartition(")")[2]
+            .split()
+        )
     except OSError:
         return []
 

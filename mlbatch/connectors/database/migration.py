@@ -31,7 +31,8 @@ def migrate(connection: Connection, declared: OutputTable) -> None:
         return
     _check_key(connection, declared)
     context = MigrationContext.configure(
-        connection, opts={"include_name": lambda name, kind, _: kind != "table" or name == table.name}
+        connection,
+        opts={"include_name": lambda name, kind, _: kind != "table" or name == table.name},
     )
     differences = list(_flat(compare_metadata(context, metadata)))
     refused = [d for d in differences if d[0] not in ("add_column", *_HARMLESS)]
@@ -58,7 +59,9 @@ def _flat(differences: list[Any]) -> Any:  # noqa: ANN401  alembic nests column 
 def _check_key(connection: Connection, declared: OutputTable) -> None:
     found = tuple(inspect(connection).get_pk_constraint(declared.name)["constrained_columns"])
     if set(found) != set(declared.key):
-        message = f"the table {declared.name} is keyed by {found}, its declaration by {declared.key}"
+        message = (
+            f"the table {declared.name} is keyed by {found}, its declaration by {declared.key}"
+        )
         hint = "declare a new table name and backfill it"
         raise declared.place.error(message, hint=hint)
 

@@ -30,7 +30,7 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
 
-    from mlbatch.table import Column as Declared
+    from mlbatch.declaration import Column as Declared
     from mlbatch.table import OutputTable
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
