@@ -97,7 +97,7 @@ def _replace_all(node: exp.Expr) -> exp.Expr:
 def _concat(node: exp.Expr) -> exp.Expr:
     """CONCAT of a NULL is NULL, as with ||; DuckDB's ignores it."""
     first, *rest = node.expressions
-    joined = exp.cast(first, "TEXT")
+    joined: exp.Expr = exp.cast(first, "TEXT")
     for item in rest:
         joined = exp.DPipe(this=joined, expression=exp.cast(item, "TEXT"))
     return exp.paren(joined)

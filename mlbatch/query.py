@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 from zoneinfo import ZoneInfo
 
 from sqlglot import exp
@@ -162,7 +162,7 @@ class FeatureQuery:
             return node
 
         bound = tree.copy().transform(at_edge)
-        return bind(bound, values).subquery("q")
+        return bind(cast("exp.Query", bound), values).subquery("q")
 
 
 def _quoted(name: str) -> exp.Identifier:

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
+from typing import cast
 
 import sqlglot
 from sqlglot import exp
@@ -207,15 +208,16 @@ def bind(select: exp.Query, values: Mapping[str, object]) -> exp.Query:
     def replace(node: exp.Expr) -> exp.Expr:
         return literal(values[node.name]) if isinstance(node, exp.Placeholder) else node
 
-    bound: exp.Query = select.copy().transform(replace)
-    return bound
+    bound = select.copy().transform(replace)
+    return cast("exp.Query", bound)
 
 
 def nondeterministic(select: exp.Expr) -> tuple[str, ...]:
     """Functions of the query whose answer differs from run to run."""
     found = []
     for node in select.find_all(exp.Func, exp.Column):
-        name = node.name if isinstance(node, (exp.Anonymous, exp.Column)) else type(node).sql_name()
+        named = isinstance(node, (exp.Anonymous, exp.Column))
+        name = node.name if named else cast("exp.Func", node).sql_name()
         if name.lower() in _NONDETERMINISTIC and not (isinstance(node, exp.Column) and node.table):
             found.append(name.lower())
     return tuple(dict.fromkeys(found))

@@ -120,11 +120,20 @@ class JobHarness:
             self.notices.append(text)
 
     def given(
-        self, table: str, rows: Sequence[Mapping[str, Any]], key: str | tuple[str, ...] = "id"
+        self,
+        table: str,
+        rows: Sequence[Mapping[str, Any]],
+        *,
+        key: str | tuple[str, ...] = "id",
+        schema: pa.Schema | None = None,
     ) -> JobHarness:
-        """Put rows into a source table; rows of the same ``key`` are replaced."""
+        """Put rows into a source table; rows of the same ``key`` are replaced.
+
+        ``schema`` says what the values cannot, as where all of a column's are None.
+        """
         keys = (key,) if isinstance(key, str) else key
-        self.tools.warehouse.copy(table, pa.Table.from_pylist(list(rows)), replace_by=keys)
+        loaded = pa.Table.from_pylist(list(rows), schema=schema)
+        self.tools.warehouse.copy(table, loaded, replace_by=keys)
         return self
 
     def given_model(self, predictor: Predictor) -> JobHarness:

@@ -71,7 +71,7 @@ def save_job_model(model: TrainedModel, folder: Path) -> str:
 
 def load_job_model(job: type[Job], folder: Path, digest: str) -> TrainedModel:
     """Verify and load the model of ``job``; a worker process does so once."""
-    return _load_once(job, folder, digest)
+    return _load_once(job, folder, digest)  # type: ignore[arg-type]
 
 
 @lru_cache(maxsize=1)

@@ -1,0 +1,229 @@
+"""What a run does when it, or one of its workers, is killed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from conftest import ToyHarness, note, notes
+from toy.job import Toy
+from toy.model import Obedient
+
+from mlbatch.connectors.sqlite import SqlitePartSession
+from mlbatch.errors import Busy, Fenced, UsageError
+from mlbatch.inference import infer
+from mlbatch.ledger import Lease, Owner, RunState
+from mlbatch.planner import Request
+
+TESTS = Path(__file__).parents[1]
+
+RUN_SLOWLY = """
+import sys, time
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from conftest import ToyHarness
+from toy.job import Toy
+from mlbatch.connectors.sqlite import SqlitePartSession
+commit = SqlitePartSession.commit
+def slowly(self, batch):
+    commit(self, batch)
+    print("committed", flush=True)
+    time.sleep(0.2)
+SqlitePartSession.commit = slowly
+harness = ToyHarness(Toy, Path({folder!r}), part_rows=10)
+from toy.model import Obedient
+harness._predictor = Obedient()
+harness.infer()
+"""
+
+
+def run_until_commits(folder, commits):
+    """Start a run in a process of its own and kill -9 it after some commits."""
+    code = RUN_SLOWLY.format(tests=str(TESTS), folder=str(folder))
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    with process:
+        for _ in range(commits):
+            assert process.stdout.readline() == "committed\n"
+        process.kill()
+
+
+def undisturbed(folder, rows):
+    folder.mkdir()
+    other = ToyHarness(Toy, folder, part_rows=10).given_model(Obedient())
+    other.notes(rows).infer()
+    return other.rows()
+
+
+@pytest.mark.parametrize("commits", [1, 3])
+def test_a_killed_backfill_is_resumed_and_ends_like_an_undisturbed_one(harness, tmp_path, commits):
+    harness.notes(notes(45))
+    run_until_commits(tmp_path, commits)
+    (left,) = harness.tools.sink.ledger().runs("mood")
+    assert left.state is RunState.WRITING
+    done_before = sum(p.done for p in harness.tools.sink.ledger().parts(left.run_id))
+    assert done_before >= 10 * commits
+
+    ended = harness.infer()
+
+    assert ended.run.run_id == left.run_id
+    assert ended.run.state is RunState.DONE
+    assert harness.rows() == undisturbed(tmp_path / "other", notes(45))
+
+
+def test_nothing_that_was_committed_is_written_again(harness, tmp_path):
+    harness.notes(notes(45))
+    run_until_commits(tmp_path, 3)
+    log = tmp_path / "predicted.log"
+    harness.given_model(Obedient(log))
+    harness.infer(accept_code_change=True)
+    predicted = sum(int(line) for line in log.read_text().split())
+    assert predicted <= 45 - 30
+
+
+def test_rows_that_arrive_meanwhile_wait_for_the_next_run(harness, tmp_path):
+    harness.notes(notes(45))
+    run_until_commits(tmp_path, 1)
+    harness.notes([note(900, "good", minutes=460)])
+    assert harness.infer().totals.expected == 45
+    assert harness.infer().totals.expected < 10
+    assert 900 in {row["note_id"] for row in harness.rows()}
+
+
+def test_changed_code_is_not_silently_resumed(harness, tmp_path, monkeypatch):
+    harness.notes(notes(45))
+    run_until_commits(tmp_path, 1)
+    monkeypatch.setattr("mlbatch.inference.code_digest", lambda _: "other")
+    with pytest.raises(UsageError, match="code has changed"):
+        harness.infer()
+    ended = harness.infer(supersede=True)
+    states = [run.state for run in harness.tools.sink.ledger().runs("mood")]
+    assert states == [RunState.DONE, RunState.SUPERSEDED]
+    assert ended.totals.written == 45
+
+
+def test_a_live_owner_is_not_disturbed(harness):
+    harness.notes(notes(5))
+    tools = harness.tools
+    ledger = tools.sink.ledger()
+    ledger.acquire("mood", "toy", Owner("somebody", "another-host", 12, ""), 5)
+    with pytest.raises(Busy, match="process 12 on another-host"):
+        harness.infer()
+    assert str(ledger.holder("mood")) == "process 12 on another-host"
+
+
+def test_a_dead_owner_on_this_machine_is_taken_over_at_once(harness):
+    harness.notes(notes(5))
+    ledger = harness.tools.sink.ledger()
+    here = harness.tools.owner
+    ledger.acquire("mood", "toy", Owner("somebody", here.host, 2**22 + 1, "1"), 5)
+    assert ledger.holder("mood") is None
+    assert harness.infer().totals.written == 5
+
+
+def test_another_job_s_table_is_refused(harness):
+    ledger = harness.tools.sink.ledger()
+    ledger.acquire("mood", "other_job", Owner("somebody", "another-host", 12, ""), 5)
+    with pytest.raises(UsageError, match="belongs to the job other_job"):
+        harness.notes(notes(5)).infer()
+
+
+def test_a_sleeper_that_wakes_after_a_take_over_writes_nothing(harness, monkeypatch):
+    """A worker stops before its commit; another process takes over and finishes; it wakes."""
+    harness.notes(notes(25))
+    commit = SqlitePartSession.commit
+    woken = []
+
+    def taken_over(self, batch):
+        if not woken:
+            woken.append(batch)
+            monkeypatch.setattr(SqlitePartSession, "commit", commit)
+            other = replace(harness.tools, owner=harness.tools.owner)
+            ledger = other.sink.ledger()
+            # As if the lease had run out: nobody holds it any more.
+            held = ledger.holder("mood")
+            ledger.release(_lease(held, ledger), 11)
+            infer(Toy, Request(), other)
+        commit(self, batch)
+
+    monkeypatch.setattr(SqlitePartSession, "commit", taken_over)
+    with pytest.raises(Fenced):
+        harness.infer()
+    assert len(harness.rows()) == 25
+    assert [run.state for run in harness.tools.sink.ledger().runs("mood")] == [RunState.DONE]
+
+
+def _lease(owner, ledger):
+    (run,) = ledger.runs("mood")
+    return Lease("mood", "toy", run.epoch, run.run_id, owner)
+
+
+def test_98_a_row_that_kills_its_worker_is_found_and_set_aside(tmp_path):
+    harness = ToyHarness(Toy, tmp_path, part_rows=400, workers=2).given_model(Obedient())
+    harness.notes([*notes(500), note(10_000, "!exit", minutes=1234)])
+    ended = harness.infer()
+    assert ended.totals.written == 500
+    (row,) = harness.quarantined(ended.run.run_id)
+    assert (row.key, row.reason) == ("10000", "killed_worker")
+    assert any("a worker died at row" in notice for notice in harness.notices)
+
+
+def test_a_worker_that_is_killed_by_accident_costs_nothing(tmp_path):
+    harness = ToyHarness(Toy, tmp_path, part_rows=20, workers=2).given_model(_Sleepy())
+    harness.notes(notes(60))
+    killer = subprocess.Popen(
+        [sys.executable, "-c", KILL_ONE.format(parent=os.getpid())], stdout=subprocess.PIPE
+    )
+    ended = harness.infer()
+    with killer:
+        killed = killer.stdout.read()
+    assert killed.strip() == b"killed"
+    assert (ended.totals.written, ended.totals.quarantined) == (60, 0)
+
+
+class _Sleepy(Obedient):
+    def predict(self, batch):
+        time.sleep(0.4)
+        return super().predict(batch)
+
+
+KILL_ONE = """
+import os, signal, sqlite3, sys, time
+from pathlib import Path
+deadline = time.time() + 30
+while time.time() < deadline:
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            stat = (entry / "stat").read_text().rpartition(")")[2].split()
+            command = (entry / "cmdline").read_bytes()
+        except OSError:
+            continue
+        is_server = b"forkserver" in command
+        grandchild = is_server and stat[1] != "{parent}"
+        if grandchild:
+            parent = (Path("/proc") / stat[1] / "stat").read_text().rpartition(")")[2].split()[1]
+            if parent == "{parent}":
+                time.sleep(0.2)
+                os.kill(int(entry.name), signal.SIGKILL)
+                print("killed", flush=True)
+                sys.exit()
+    time.sleep(0.02)
+"""
+
+
+def test_an_interrupted_run_frees_its_lease(harness, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(SqlitePartSession, "commit", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        harness.notes(notes(25)).infer()
+    monkeypatch.undo()
+    assert harness.tools.sink.ledger().holder("mood") is None
+    assert harness.infer().totals.written == 25

@@ -1,0 +1,1 @@
+"""A small job for tests: is a note good or bad?"""

@@ -1,0 +1,1 @@
+SELECT note_id, label FROM moods

@@ -1,0 +1,1 @@
+SELECT id AS note_id, text, updated_at, deleted_at FROM notes
