@@ -182,6 +182,8 @@ def _loader(job: type[Job], pin: ModelPin, tools: Tools) -> Callable[[], Predict
 def _probe(job: type[Job], plan: Plan, ledger: Ledger, tools: Tools) -> Probe:
     view = job.features.view
     view.check_source(tools.warehouse.fetch(view.query.empty()).schema)
+    for notice in view.notices:
+        tools.notify("notice", notice)
     mark = ledger.watermark(job.name, GENERATION)
     query = view.query.probe(
         plan.window,

@@ -68,8 +68,8 @@ class FeatureQuery:
     def notices(self) -> tuple[str, ...]:
         """What is allowed but worth knowing."""
         return tuple(
-            f"{name}() gives another answer in every run; a resumed run keeps its snapshot"
-            for name in nondeterministic(self.tree)
+            f"{call} gives another answer in every run; a resumed run keeps its snapshot"
+            for call in nondeterministic(self.tree)
         )
 
     def require(self, names: Iterable[str], *, because: str) -> None:

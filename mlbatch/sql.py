@@ -213,13 +213,13 @@ def bind(select: exp.Query, values: Mapping[str, object]) -> exp.Query:
 
 
 def nondeterministic(select: exp.Expr) -> tuple[str, ...]:
-    """Functions of the query whose answer differs from run to run."""
+    """Calls in the query whose answer differs from run to run, as Redshift spells them."""
     found = []
     for node in select.find_all(exp.Func, exp.Column):
         named = isinstance(node, (exp.Anonymous, exp.Column))
         name = node.name if named else cast("exp.Func", node).sql_name()
         if name.lower() in _NONDETERMINISTIC and not (isinstance(node, exp.Column) and node.table):
-            found.append(name.lower())
+            found.append(node.sql(DIALECT))
     return tuple(dict.fromkeys(found))
 
 

@@ -49,6 +49,13 @@ class View:
         """The column called ``name``; KeyError when there is none."""
         return {column.name: column for column in self.columns}[name]
 
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What is allowed but worth knowing, in the query and beside it."""
+        surplus = [n for n in self.query.columns if n not in {c.name for c in self.columns}]
+        ignored = tuple(f"{self.name} does not declare {name!r}: ignored" for name in surplus)
+        return self.query.notices + ignored
+
     def check_source(self, found: pa.Schema) -> None:
         """Compare the declared types with what the warehouse gives; DeclarationError on drift."""
         for column in self.columns:
