@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+
+from mlbatch.errors import MlbatchError, UsageError
+from mlbatch.job import Delta
+from mlbatch.ledger import ModelPin, NewRun, Run, RunKind, RunState, check_transition
+from mlbatch.planner import Facts, Request, check_slot, decide, spell
+from mlbatch.window import Watermark
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+
+def a_run(state, *, slot="r1", digest="code"):
+    new = NewRun(
+        "r1", "job", "table", "g1", RunKind.BACKFILL, slot, ModelPin("job", 1, "d"), "q", "SELECT 1",
+        digest, "0", None, NOON,
+    )  # fmt: skip
+    return Run(new, 1, state, 5, 1, NOON, None, None, None, None, None, None)
+
+
+def facts(*runs, watermark=None):
+    return Facts(runs, watermark, NOON, "code")
+
+
+def test_the_first_run_is_a_backfill():
+    plan = decide(Request(), facts(), Delta())
+    assert (plan.kind, plan.window.is_everything) == (RunKind.BACKFILL, True)
+    assert plan.watermark_high == NOON
+
+
+def test_a_failed_backfill_is_followed_by_a_backfill():
+    assert decide(Request(), facts(a_run(RunState.FAILED)), Delta()).kind is RunKind.BACKFILL
+
+
+def test_then_come_deltas_with_overlap_and_lag():
+    delta = Delta(overlap=timedelta(hours=2), lag=timedelta(minutes=10))
+    plan = decide(Request(), facts(a_run(RunState.DONE), watermark=Watermark(NOON)), delta)
+    assert plan.kind is RunKind.DELTA
+    assert plan.window.since == NOON - timedelta(hours=2)
+    assert plan.window.until is None
+    assert plan.watermark_high == NOON - timedelta(minutes=10)
+    assert "2 h" in plan.reason
+
+
+def test_a_delta_after_an_empty_backfill_reads_everything():
+    plan = decide(Request(), facts(a_run(RunState.DONE)), Delta())
+    assert (plan.kind, plan.window.is_everything) == (RunKind.DELTA, True)
+
+
+def test_full_on_request():
+    plan = decide(
+        Request(full=True), facts(a_run(RunState.DONE), watermark=Watermark(NOON)), Delta()
+    )
+    assert plan.kind is RunKind.FULL
+
+
+@pytest.mark.parametrize("state", [s for s in RunState if not s.is_terminal])
+def test_an_unfinished_run_comes_first(state):
+    plan = decide(Request(full=True), facts(a_run(state)), Delta())
+    assert plan.resume.state is state
+    assert str(state) in plan.reason
+
+
+def test_changed_code_needs_a_word():
+    left = a_run(RunState.WRITING, digest="old")
+    with pytest.raises(UsageError, match="code has changed"):
+        decide(Request(), facts(left), Delta())
+    assert decide(Request(accept_code_change=True), facts(left), Delta()).resume is left
+    plan = decide(Request(supersede=True), facts(left), Delta())
+    assert (plan.supersede, plan.kind) == (left, RunKind.BACKFILL)
+
+
+def test_a_done_slot_is_done():
+    done = a_run(RunState.DONE, slot="2026-01-01")
+    assert decide(Request(slot="2026-01-01"), facts(done), Delta()).done is done
+    assert decide(Request(slot="2026-01-02"), facts(done), Delta()).done is None
+
+
+@pytest.mark.parametrize("text", ["2026-02-29", "2026-01-02", "x", "20260101T00"])
+def test_121_wrong_slots(text):
+    with pytest.raises(UsageError, match="slot"):
+        check_slot(text, date(2026, 1, 1))
+
+
+def test_121_a_leap_day_is_a_day():
+    assert check_slot("2024-02-29", date(2026, 1, 1)) == "2024-02-29"
+
+
+def test_spans_are_spelt_for_people():
+    spans = [timedelta(days=2), timedelta(hours=1), timedelta(minutes=90), timedelta(seconds=7)]
+    assert [spell(span) for span in spans] == ["2 d", "1 h", "90 min", "7 s"]
+
+
+def test_terminal_states_stay():
+    for state in (RunState.DONE, RunState.FAILED, RunState.SUPERSEDED):
+        for to in RunState:
+            with pytest.raises(MlbatchError, match="cannot go"):
+                check_transition(state, to)
+
+
+def test_the_way_of_a_run():
+    way = [RunState.CREATED, RunState.UNLOADING, RunState.PLANNED, RunState.WRITING]
+    way += [RunState.VERIFYING, RunState.DONE]
+    for here, there in zip(way, way[1:], strict=False):
+        check_transition(here, there)
+        if not here.is_terminal:
+            check_transition(here, RunState.FAILED)
+    with pytest.raises(MlbatchError):
+        check_transition(RunState.CREATED, RunState.WRITING)
+    assert replace(a_run(RunState.DONE)).run_id == "r1"
