@@ -52,7 +52,7 @@ def find_root(start: Path) -> Path:
 
 def load_project(root: Path) -> Project:
     """Import every ``jobs/*/job.py`` below ``root``."""
-    _make_importable(root)
+    make_importable(root)
     jobs: dict[str, type[Job]] = {}
     faults: dict[str, DeclarationError] = {}
     for file in sorted(root.glob("jobs/*/job.py")):
@@ -68,25 +68,27 @@ def load_project(root: Path) -> Project:
 
 def load_job(root: Path, name: str) -> type[Job]:
     """Import one job alone, as worker processes do."""
-    _make_importable(root)
+    make_importable(root)
     return _load_job(name, root / "jobs" / name / "job.py")
 
 
-def _make_importable(root: Path) -> None:
-    # Another project's packages of the same names may be loaded, in tests and notebooks.
-    for name, module in list(sys.modules.items()):
-        if name.partition(".")[0] in _PACKAGES and not _is_below(module, root):
-            del sys.modules[name]
+def make_importable(root: Path) -> None:
+    """Let ``jobs`` and ``feature_store`` mean this project's folders, and nobody else's."""
+    for package in _PACKAGES:
+        loaded = sys.modules.get(package)
+        folder = str(root / package)
+        if loaded is None or list(getattr(loaded, "__path__", [])) != [folder]:
+            # Another project's packages may be loaded or findable, in tests and notebooks.
+            for name in [n for n in sys.modules if n.partition(".")[0] == package]:
+                del sys.modules[name]
+            module = ModuleType(package)
+            module.__path__ = [folder]
+            sys.modules[package] = module
     path = str(root)
     if path in sys.path:
         sys.path.remove(path)
     sys.path.insert(0, path)
     importlib.invalidate_caches()
-
-
-def _is_below(module: ModuleType, root: Path) -> bool:
-    places = [module.__file__] if module.__file__ else list(getattr(module, "__path__", []))
-    return all(Path(place).is_relative_to(root) for place in places)
 
 
 def _load_job(name: str, file: Path) -> type[Job]:
@@ -96,8 +98,8 @@ def _load_job(name: str, file: Path) -> type[Job]:
         raise
     except Exception as error:
         message = f"jobs/{name} cannot be imported: {type(error).__name__}: {error}"
-        line = _line_in(error, file)
-        raise DeclarationError(message, file=file, line=line) from error
+        place, line = _place_of(error, file)
+        raise DeclarationError(message, file=place, line=line) from error
     found = [v for v in vars(module).values() if _is_own_job(v, module)]
     if len(found) != 1:
         message = f"jobs/{name}/job.py declares {len(found)} jobs, not one"
@@ -111,15 +113,19 @@ def _is_own_job(value: object, module: ModuleType) -> bool:
     )
 
 
-def _line_in(error: BaseException, file: Path) -> int | None:
-    if isinstance(error, SyntaxError) and error.filename == str(file):
-        return error.lineno
-    line, trace = None, error.__traceback__
+def _place_of(error: BaseException, file: Path) -> tuple[str, int | None]:
+    """The innermost line of the project's own files that led to ``error``."""
+    if isinstance(error, SyntaxError) and error.filename is not None:
+        return error.filename, error.lineno
+    root = str(file.parents[2])
+    place: tuple[str, int | None] = (str(file), None)
+    trace = error.__traceback__
     while trace is not None:
-        if trace.tb_frame.f_code.co_filename == str(file):
-            line = trace.tb_lineno
+        name = trace.tb_frame.f_code.co_filename
+        if name.startswith(root):
+            place = (name, trace.tb_lineno)
         trace = trace.tb_next
-    return line
+    return place
 
 
 def code_digest(job: type[Job]) -> str:

@@ -36,7 +36,7 @@ def connect(settings: Settings, notify: Notify) -> Tools:
         storage=storage,
         sink=SqliteSink(settings.path(settings.sink.path)),
         tracking=_tracking(settings),
-        engine=LocalEngine(settings.workers),
+        engine=LocalEngine(settings.workers, settings.root),
         owner=this_process(str(uuid.uuid4())),
         models=settings.path(HOME / "models"),
         code_version=mlbatch.__version__,

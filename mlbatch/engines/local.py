@@ -18,8 +18,10 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 
 from mlbatch.engine import PartOutcome, PartTask, WorkerDied
+from mlbatch.project import make_importable
 
 Work = Callable[[PartTask], PartOutcome]
 OnDeath = Callable[[WorkerDied], PartTask]
@@ -31,6 +33,8 @@ class LocalEngine:
     """`mlbatch.engine.Engine` with ``workers`` processes."""
 
     workers: int
+    project: Path | None = None
+    """Folder whose jobs the workers must be able to import."""
 
     def run(
         self, work: Work, tasks: Sequence[PartTask], on_death: OnDeath, *, isolated: bool = False
@@ -41,7 +45,7 @@ class LocalEngine:
             return
         if not tasks:
             return
-        pool = _Pool(work, min(self.workers, len(tasks)))
+        pool = _Pool(work, min(self.workers, len(tasks)), self.project)
         try:
             yield from pool.run(deque(tasks), on_death)
         finally:
@@ -51,9 +55,11 @@ class LocalEngine:
 class _Worker:
     """One process, and the task it is on."""
 
-    def __init__(self, context: ForkServerContext, work: bytes) -> None:
+    def __init__(self, context: ForkServerContext, work: tuple[bytes, Path | None]) -> None:
         self.pipe, theirs = context.Pipe()
-        self.process: BaseProcess = context.Process(target=_serve, args=(theirs, work), daemon=True)
+        self.process: BaseProcess = context.Process(
+            target=_serve, args=(theirs, *work), daemon=True
+        )
         self.process.start()
         theirs.close()
         self.task: PartTask | None = None
@@ -71,8 +77,8 @@ class _Worker:
 
 
 class _Pool:
-    def __init__(self, work: Work, size: int) -> None:
-        self._work = pickle.dumps(work)
+    def __init__(self, work: Work, size: int, project: Path | None) -> None:
+        self._work = (pickle.dumps(work), project)
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(PRELOAD)
         self._workers = [_Worker(self._context, self._work) for _ in range(size)]
@@ -120,9 +126,11 @@ class _Pool:
             worker.stop()
 
 
-def _serve(pipe: Connection, work: bytes) -> None:
+def _serve(pipe: Connection, work: bytes, project: Path | None) -> None:
     """A worker's life: parts in, outcomes out, until the pipe closes."""
     _die_with_parent()
+    if project is not None:
+        make_importable(project)
     run: Work = pickle.loads(work)  # noqa: S301  our own bytes, from our own parent process
     while True:
         try:

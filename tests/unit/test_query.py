@@ -69,7 +69,9 @@ def test_the_newest_row_of_a_key_is_kept_and_rows_without_one_stay(run):
     )
     table = run(twice.windowed(Window(), cursor="seen", newest_of=("id",)))
     rows = table.to_pylist()
-    assert [row["seen"] for row in rows if row["id"] == 7] == [(NOON + 4 * HOUR).replace(tzinfo=None)]
+    assert [row["seen"] for row in rows if row["id"] == 7] == [
+        (NOON + 4 * HOUR).replace(tzinfo=None)
+    ]
     assert len([row for row in rows if row["id"] is None]) == 6
 
 

@@ -1,0 +1,270 @@
+"""Wrong declarations are refused at import, naming file and line."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import textwrap
+
+import pytest
+
+from mlbatch.errors import DeclarationError, UsageError
+from mlbatch.project import code_digest, find_root, load_job, load_project
+
+VIEW = '''
+from datetime import datetime
+from typing import Annotated
+from mlbatch import Doc, FeatureView
+
+class Notes(FeatureView, entity="note_id", cursor="updated_at", tombstone="deleted_at"):
+    """One note a row."""
+    owner = "tests"
+    note_id: Annotated[int, Doc("Number.")]
+    text: Annotated[str, Doc("Text.")]
+    updated_at: Annotated[datetime, Doc("Changed.")]
+    deleted_at: Annotated[datetime | None, Doc("Deleted.")]
+'''
+SQL = "SELECT id AS note_id, text, updated_at, deleted_at FROM notes"
+LABELS = '''
+from typing import Annotated
+from mlbatch import Doc, FeatureView
+
+class Moods(FeatureView, entity="note_id"):
+    """What people said."""
+    owner = "tests"
+    note_id: Annotated[int, Doc("Number.")]
+    label: Annotated[str, Doc("Mood.")]
+'''
+JOB = '''
+from typing import Annotated, Literal
+from mlbatch import Doc, Gate, Ge, Job, Le, Output
+from feature_store.notes import Notes
+from feature_store.moods import Moods
+
+def build():
+    return None
+
+class Mood(Output, table="mood", key="note_id"):
+    """Predicted moods."""
+    note_id: Annotated[int, Doc("Number.")]
+    label: Annotated[Literal["good", "bad"], Doc("Mood.")]
+    score: Annotated[float, Ge(0), Le(1), Doc("Sureness.")]
+
+class Toy(Job):
+    """Moods of notes."""
+    features = Notes
+    labels = Moods
+    inputs = ("text",)
+    model = build
+    output = Mood
+    owner = "tests"
+'''
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A project folder that is whole; tests break one thing."""
+    (tmp_path / "mlbatch.toml").touch()
+    store, job = tmp_path / "feature_store", tmp_path / "jobs" / "toy"
+    store.mkdir()
+    job.mkdir(parents=True)
+    (store / "notes.py").write_text(VIEW)
+    (store / "notes.sql").write_text(SQL)
+    (store / "moods.py").write_text(LABELS)
+    (store / "moods.sql").write_text("SELECT note_id, label FROM moods")
+    (job / "job.py").write_text(JOB)
+    yield tmp_path
+    sys.path[:] = [entry for entry in sys.path if entry != str(tmp_path)]
+    for name in [n for n in sys.modules if n.partition(".")[0] in ("jobs", "feature_store")]:
+        del sys.modules[name]
+    importlib.invalidate_caches()
+
+
+def change(file, old, new):
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new))
+
+
+def fault(project):
+    (error,) = load_project(project).faults.values()
+    return error
+
+
+def test_a_whole_project_loads(project):
+    loaded = load_project(project)
+    assert (list(loaded.jobs), loaded.faults) == (["toy"], {})
+    job = loaded.job("toy")
+    assert job.name == "toy"
+    assert job.classes() == ("good", "bad")
+    assert job.split_key() == ("note_id",)
+    assert load_job(project, "toy") is job
+
+
+BROKEN_JOBS = [
+    ("table=\"mood\"", "table=\"Mood!\"", "not a portable name", 10),
+    ("table=\"mood\"", "table=\"mlbatch_mood\"", "belong to mlbatch", 10),
+    ("key=\"note_id\"", "key=\"id\"", "no column 'id', named as its key", 10),
+    ("key=\"note_id\"", "key=()", "has no key", 10),
+    ("key=\"note_id\"", "key=\"score\"", "cannot be a key", 14),
+    ("    \"\"\"Predicted moods.\"\"\"\n", "", "has no docstring", 10),
+    ("Annotated[int, Doc(\"Number.\")]", "int", "no description", 12),
+    ("Annotated[int, Doc(\"Number.\")]", "Annotated[complex, Doc(\"x\")]", "not a column type", 12),
+    ("Annotated[int, Doc(\"Number.\")]", "Annotated[intt, Doc(\"x\")]", "intt", 12),
+    ("Literal[\"good\", \"bad\"]", "str", "which labels there are", 13),
+    ("label: Ann", "mood: Ann", "no column 'label'", 10),
+    ("Annotated[float, Ge(0), Le(1)", "Annotated[int, Ge(0), Le(1)", "must be float", 14),
+    ("    note_id: Ann", "    run_no: Annotated[int, Doc(\"x\")]\n    note_id: Ann", "written by mlbatch", 12),
+    ("    note_id: Ann", "    Note: Annotated[int, Doc(\"x\")]\n    note_id: Ann", "portable name", 10),
+    ("    note_id: Ann", "    more: Annotated[int, Doc(\"x\")]\n    note_id: Ann", "neither predicted", 12),
+    ("note_id: Annotated[int,", "note_id: Annotated[str,", "differ in type", 12),
+    ("    features = Notes\n", "", "lacks `features`", 16),
+    ("    model = build\n", "    model = 3\n", "wrong `model`", 16),
+    ("    inputs = (\"text\",)", "    inputs = (\"titel\",)", "input 'titel'", 16),
+    ("    owner = \"tests\"", "    ownr = \"x\"\n    owner = \"tests\"", "unknown attribute `ownr`", 16),
+    ("    features = Notes\n", "    features = Moods\n", "no cursor column", None),
+    ("    labels = Moods\n", "    labels = Notes\n", "no column 'label' to train with", None),
+    ("    \"\"\"Moods of notes.\"\"\"\n", "", "has no docstring", 16),
+    (
+        "    owner = \"tests\"",
+        "    owner = \"tests\"\n    from mlbatch.job import Training\n    training = Training(split_by='x')",
+        "unknown attribute",
+        16,
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("old", "new", "message", "line"), BROKEN_JOBS)
+def test_a_wrong_job_or_output(project, old, new, message, line):
+    change(project / "jobs/toy/job.py", old, new)
+    error = fault(project)
+    assert message in error.message
+    if line is not None:
+        assert error.location == f"{project}/jobs/toy/job.py:{line}"
+
+
+BROKEN_VIEWS = [
+    ("entity=\"note_id\"", "entity=\"id\"", "entity key column 'id'", 6),
+    ("cursor=\"updated_at\"", "cursor=\"changed\"", "cursor column 'changed'", 6),
+    ("cursor=\"updated_at\"", "cursor=\"text\"", "must be a datetime", 10),
+    ("tombstone=\"deleted_at\"", "tombstone=\"gone\"", "tombstone column 'gone'", 6),
+    ("    owner = \"tests\"\n", "", "has no owner", 6),
+    ("text: Ann", "texts: Ann", "gives no column 'texts'", None),
+    ("Annotated[str, Doc(\"Text.\")]", "str", "no description", 10),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("old", "new", "message", "line"), BROKEN_VIEWS)
+def test_a_wrong_view(project, old, new, message, line):
+    change(project / "feature_store/notes.py", old, new)
+    error = fault(project)
+    assert message in str(error)
+    if line is not None:
+        assert error.location == f"{project}/feature_store/notes.py:{line}"
+
+
+def test_a_view_without_columns(project):
+    lines = [line for line in VIEW.splitlines() if "Doc(" not in line]
+    (project / "feature_store/notes.py").write_text("\n".join(lines))
+    assert "declares no columns" in fault(project).message
+
+
+def test_a_view_without_its_sql(project):
+    (project / "feature_store/notes.sql").unlink()
+    assert "notes.sql is missing" in fault(project).message
+
+
+def test_errors_in_the_sql_name_the_sql_file(project):
+    (project / "feature_store/notes.sql").write_text(SQL + "\nLIMIT 3")
+    error = fault(project)
+    assert "outer LIMIT" in error.message
+    assert str(error.file).endswith("notes.sql")
+
+
+def test_types_that_differ_between_labels_and_output(project):
+    change(project / "feature_store/moods.py", "label: Annotated[str,", "label: Annotated[int,")
+    assert "is not of the type of mood.label" in fault(project).message
+
+
+def test_keys_that_differ(project):
+    change(project / "feature_store/notes.py", 'entity="note_id"', 'entity=("note_id", "text")')
+    change(
+        project / "feature_store/moods.py",
+        "label: Ann",
+        'text: Annotated[str, Doc("x")]\n    label: Ann',
+    )
+    (project / "feature_store/moods.sql").write_text("SELECT note_id, text, label FROM moods")
+    assert "is keyed by" in fault(project).message
+
+
+def second_job(project, table):
+    other = project / "jobs" / "other"
+    other.mkdir()
+    (other / "job.py").write_text(JOB.replace('table="mood"', f'table="{table}"'))
+
+
+def test_122_two_jobs_that_write_one_table_are_both_refused(project):
+    second_job(project, "mood")
+    loaded = load_project(project)
+    assert loaded.jobs == {}
+    assert {str(f.message) for f in loaded.faults.values()} == {
+        "other and toy both write the table mood"
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "line"),
+    [
+        ("import nowhere", "ModuleNotFoundError", 1),
+        ("x = 1\ny = 1 / 0", "ZeroDivisionError", 2),
+        ("def f(:\n", "SyntaxError", 1),
+        ("x = 1", "declares 0 jobs", None),
+    ],
+)
+def test_123_one_job_s_import_error_does_not_hide_the_others(project, text, message, line):
+    second_job(project, "other_mood")
+    (project / "jobs/other/job.py").write_text(text)
+    loaded = load_project(project)
+    assert list(loaded.jobs) == ["toy"]
+    error = loaded.faults["other"]
+    assert message in error.message
+    assert error.line == line
+    with pytest.raises(DeclarationError):
+        loaded.job("other")
+
+
+def test_an_unknown_job_is_met_with_the_nearest(project):
+    with pytest.raises(UsageError) as caught:
+        load_project(project).job("tyo")
+    assert caught.value.hint == "did you mean `toy`? Jobs here: toy"
+
+
+def test_two_projects_in_one_process_do_not_mix(project, tmp_path_factory):
+    load_project(project)
+    other = tmp_path_factory.mktemp("other")
+    (other / "mlbatch.toml").touch()
+    assert load_project(other).jobs == {}
+    sys.path.remove(str(other))
+    assert list(load_project(project).jobs) == ["toy"]
+
+
+def test_the_root_is_found_from_below(project):
+    assert find_root(project / "jobs" / "toy") == project
+    with pytest.raises(UsageError, match=r"no mlbatch\.toml"):
+        find_root(project.parent)
+
+
+def test_the_code_digest_follows_job_view_and_sql(project):
+    digests = {code_digest(load_project(project).job("toy"))}
+    for file in ("jobs/toy/job.py", "feature_store/notes.py", "feature_store/notes.sql"):
+        path = project / file
+        comment = "\n-- x" if file.endswith("sql") else "\n# x"
+        path.write_text(path.read_text() + comment)
+        digests.add(code_digest(load_project(project).job("toy")))
+    assert len(digests) == 4
+
+
+def test_a_class_without_source_is_refused():
+    code = textwrap.dedent(VIEW)
+    with pytest.raises(DeclarationError, match="Notes"):
+        exec(compile(code, "<string>", "exec"), {"__name__": "nowhere"})
