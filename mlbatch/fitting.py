@@ -152,8 +152,8 @@ class _Learner:
     def __init__(self, build: Callable[[], Pipeline], plan: Plan, counts: _Counts) -> None:
         self._plan, self._counts = plan, counts
         self._pipeline = build()
-        self._final = self._pipeline[-1]
-        self._folds = [build()[-1] for _ in range(plan.folds)]
+        self._final = _seeded(self._pipeline[-1], plan.seed)
+        self._folds = [_seeded(build()[-1], plan.seed) for _ in range(plan.folds)]
         self._random = np.random.default_rng(plan.seed)
         self._sorted_classes = np.array(sorted(plan.classes))
         self.rows_taught = 0
@@ -226,6 +226,13 @@ class _Learner:
                 threshold = choose_threshold(scores, index == 1, plan.threshold_recall)
         _slim(self._final)
         return TrainedModel(self._pipeline, plan.classes, calibration, threshold, plan.inputs)
+
+
+def _seeded(classifier: Any, seed: int) -> Any:  # noqa: ANN401
+    """Learning twice from the same rows gives the same model."""
+    if "random_state" in classifier.get_params():
+        classifier.set_params(random_state=seed)
+    return classifier
 
 
 def _slim(classifier: Any) -> None:  # noqa: ANN401

@@ -11,7 +11,7 @@ from toy.model import Obedient
 
 from mlbatch.testing import JobHarness
 
-DAY_ONE = datetime(2026, 1, 1, 12)  # noqa: DTZ001  the toy's cursor is naive UTC
+DAY_ONE = datetime(2026, 1, 1, 12)
 
 
 def note(number, text, *, minutes=0, deleted=None):

@@ -11,8 +11,8 @@ import pytest
 from mlbatch.dialect import CONNECTION_SETTINGS, to_duckdb
 from mlbatch.errors import UsageError
 
-A = datetime(2026, 1, 2, 3, 4, 5)  # noqa: DTZ001
-B = datetime(2026, 3, 4, 5, 6, 7)  # noqa: DTZ001
+A = datetime(2026, 1, 2, 3, 4, 5)
+B = datetime(2026, 3, 4, 5, 6, 7)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def connection():
 
 ONE = " FROM recipes WHERE id = 1"
 IDIOMS = [
-    ("SELECT DATEADD(day, -1, CAST('2026-01-02' AS DATE))", datetime(2026, 1, 1)),  # noqa: DTZ001
+    ("SELECT DATEADD(day, -1, CAST('2026-01-02' AS DATE))", datetime(2026, 1, 1)),
     ("SELECT DATEDIFF(day, created_at, updated_at)" + ONE, 61),
     ("SELECT NVL(NULL, 'x')", "x"),
     ("SELECT NVL2(title, 1, 0)" + ONE, 1),
@@ -46,11 +46,11 @@ IDIOMS = [
     ),
     ("SELECT LISTAGG(DISTINCT user_id::varchar, ',') FROM recipes WHERE id > 1", "3"),
     ("SELECT LISTAGG(CASE WHEN id = 1 THEN 'x' END, ',') FROM recipes", "x"),
-    ("SELECT CONVERT_TIMEZONE('Asia/Tokyo', created_at)" + ONE, datetime(2026, 1, 2, 12, 4, 5)),  # noqa: DTZ001
+    ("SELECT CONVERT_TIMEZONE('Asia/Tokyo', created_at)" + ONE, datetime(2026, 1, 2, 12, 4, 5)),
     (
         "SELECT CONVERT_TIMEZONE('UTC', 'Asia/Tokyo', created_at)" + ONE,
         datetime(2026, 1, 2, 12, 4, 5),
-    ),  # noqa: DTZ001
+    ),
     ("SELECT JSON_EXTRACT_PATH_TEXT(j, 'a', 'b')" + ONE, "x"),
     ("SELECT APPROXIMATE COUNT(DISTINCT user_id) FROM recipes", 2),
     ("SELECT LEN(title)" + ONE, 7),
@@ -64,7 +64,7 @@ IDIOMS = [
     ("SELECT MD5('a')", "0cc175b9c0f1b6a831c399e269772661"),
     ("SELECT TRUNC(created_at)" + ONE, date(2026, 1, 2)),
     ("SELECT TRUNC(2.9)", 2.0),
-    ("SELECT DATE_TRUNC('week', created_at)" + ONE, datetime(2025, 12, 29)),  # noqa: DTZ001
+    ("SELECT DATE_TRUNC('week', created_at)" + ONE, datetime(2025, 12, 29)),
     ("SELECT EXTRACT(epoch FROM created_at)" + ONE, 1767323045),
     ("SELECT TO_CHAR(created_at, 'YYYY-MM-DD HH24:MI:SS')" + ONE, "2026-01-02 03:04:05"),
     ("SELECT TO_DATE('2026-01-02', 'YYYY-MM-DD')", date(2026, 1, 2)),
@@ -80,7 +80,7 @@ IDIOMS = [
     ("SELECT id::varchar(64)" + ONE, "1"),
     ("SELECT DATE_PART(dow, created_at)" + ONE, 5),
     ("SELECT LAST_DAY(created_at)" + ONE, date(2026, 1, 31)),
-    ("SELECT ADD_MONTHS(created_at, 1)" + ONE, datetime(2026, 2, 2, 3, 4, 5)),  # noqa: DTZ001
+    ("SELECT ADD_MONTHS(created_at, 1)" + ONE, datetime(2026, 2, 2, 3, 4, 5)),
     ("SELECT GREATEST(1, 2) + LEAST(1, 2)", 3),
     ("SELECT GREATEST(NULL, 1)", 1),
     ("SELECT PERCENTILE_CONT(0.5) WITHIN GROUP (ORDER BY id) FROM recipes", 2.0),
@@ -100,7 +100,7 @@ IDIOMS = [
     ("SELECT TIMEZONE('Asia/Tokyo', created_at)" + ONE, datetime(2026, 1, 1, 18, 4, 5, tzinfo=UTC)),
     ("SELECT DATE(created_at)" + ONE, date(2026, 1, 2)),
     ("SELECT created_at::date - 1" + ONE, date(2026, 1, 1)),
-    ("SELECT created_at + INTERVAL '1 day'" + ONE, datetime(2026, 1, 3, 3, 4, 5)),  # noqa: DTZ001
+    ("SELECT created_at + INTERVAL '1 day'" + ONE, datetime(2026, 1, 3, 3, 4, 5)),
     ("SELECT DATE_PART_YEAR(created_at::date)" + ONE, 2026),
     ("SELECT TEXTLEN(title)" + ONE, 7),
     ("SELECT CAST('a' AS SUPER)", '"a"'),

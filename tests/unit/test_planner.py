@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
 
 import pytest
 
@@ -105,7 +106,7 @@ def test_terminal_states_stay():
 def test_the_way_of_a_run():
     way = [RunState.CREATED, RunState.UNLOADING, RunState.PLANNED, RunState.WRITING]
     way += [RunState.VERIFYING, RunState.DONE]
-    for here, there in zip(way, way[1:], strict=False):
+    for here, there in pairwise(way):
         check_transition(here, there)
         if not here.is_terminal:
             check_transition(here, RunState.FAILED)

@@ -162,7 +162,7 @@ def test_literals(value, text):
 
 @pytest.mark.parametrize(
     "value", [float("nan"), float("inf"), Decimal("NaN"), datetime(2026, 1, 1), object(), [], "\0"]
-)  # noqa: DTZ001
+)
 def test_values_without_an_exact_literal_are_refused(value):
     with pytest.raises(UsageError):
         literal(value)

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+from datetime import datetime
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from toy.job import Mood
+
+from mlbatch.declaration import Column
+from mlbatch.judging import judge_duplicates, judge_input, judge_output
+
+TEXT = Column("text", pa.string(), "x")
+NUMBER = Column("n", pa.float64(), "x", nullable=True)
+
+
+def reasons(faults):
+    return {row: fault.reason for row, fault in faults.items()}
+
+
+def test_inputs_that_must_not_reach_the_model():
+    broken = pa.array([b"\xff\xfe", b"ok"]).view(pa.string())
+    assert reasons(judge_input(pa.record_batch({"text": broken}), [TEXT], (), 10)) == {
+        0: "not_utf8"
+    }
+    batch = pa.record_batch(
+        {
+            "id": pa.array([1, None, 3, 4, 5]),
+            "text": pa.array(["ok", "ok", None, "too long here", "ok"]),
+            "n": pa.array([1.0, None, 2.0, 3.0, float("inf")]),
+        }
+    )
+    found = judge_input(batch, [TEXT, NUMBER], ("id",), 10)
+    assert reasons(found) == {
+        1: "missing_key", 2: "missing_value", 3: "too_long", 4: "not_finite",
+    }  # fmt: skip
+
+
+def test_characters_are_counted_not_bytes():
+    batch = pa.record_batch({"text": pa.array(["あ" * 10, "あ" * 11])})
+    assert reasons(judge_input(batch, [TEXT], (), 10)) == {1: "too_long"}
+
+
+def test_predictions_that_break_the_contract():
+    rows = pa.record_batch(
+        {
+            "note_id": pa.array([1, None, 3, 4, 5, 6]),
+            "label": pa.array(["good", "good", "odd", "bad", "bad", None]),
+            "score": pa.array([0.5, 0.5, 0.5, float("nan"), 1.5, -0.5]),
+        }
+    )
+    assert reasons(judge_output(rows, Mood.table)) == {
+        1: "missing_value", 2: "unknown_label", 3: "not_finite", 4: "out_of_range",
+        5: "missing_value",
+    }  # fmt: skip
+
+
+def test_a_text_longer_than_its_column():
+    from dataclasses import replace
+
+    columns = (*Mood.table.columns, Column("remark", pa.string(), "x", max_length=3))
+    rows = pa.record_batch({"note_id": [1], "label": ["good"], "score": [0.5], "remark": ["four"]})
+    assert reasons(judge_output(rows, replace(Mood.table, columns=columns))) == {0: "too_long"}
+
+
+@pytest.mark.parametrize(
+    ("keys", "minutes", "outdone"),
+    [
+        ([1, 2, 3], [1, 2, 3], [False, False, False]),
+        ([1, 1, 2], [2, 1, 1], [False, True, False]),
+        ([1, 1, 1], [1, 1, 1], [True, True, False]),
+        ([1, 1, 2], [None, 1, None], [True, False, False]),
+    ],
+)
+def test_100_the_newest_row_of_a_key_wins_then_the_last(keys, minutes, outdone):
+    at = [None if m is None else datetime(2026, 1, 1, 0, m) for m in minutes]
+    batch = pa.record_batch({"id": pa.array(keys), "at": pa.array(at, pa.timestamp("us"))})
+    assert np.array_equal(judge_duplicates(batch, ("id",), "at"), outdone)

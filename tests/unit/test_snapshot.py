@@ -1,0 +1,212 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from mlbatch.batches import conform, read_part, rebatch
+from mlbatch.connectors.folder import FolderStorage
+from mlbatch.errors import SnapshotError
+from mlbatch.snapshot import ManifestEntry, Part, Snapshot, read_manifest, write_manifest
+from mlbatch.unloading import take_snapshot
+from mlbatch.warehouse import Unloaded
+
+SCHEMA = pa.schema([("a", pa.int64())])
+
+
+def test_manifests_round_trip():
+    entries = (ManifestEntry("s3://b/p/0", 10, 2), ManifestEntry("s3://b/p/1", 20, 3))
+    assert read_manifest(write_manifest(entries), uri="m", prefix="s3://b/p/") == entries
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"{", "not a verbose manifest"),
+        (b"[]", "not a verbose manifest"),
+        (b'{"entries": [{"url": "s3://b/p/0"}]}', "not a verbose manifest"),
+        (b" " * 50_000_001, "is refused"),
+        (write_manifest((ManifestEntry("s3://other/p/0", 1, 1),)), "outside"),
+        (write_manifest((ManifestEntry("s3://b/p/../0", 1, 1),)), "outside"),
+        (write_manifest((ManifestEntry("s3://b/p/0", 1, 1),) * 2), "twice"),
+        (
+            write_manifest((ManifestEntry("s3://b/p/0", 1, 1),)).replace(
+                b'"record_count": 1\n }', b'"record_count": 9\n }'
+            ),
+            "promises 9 rows",
+        ),
+    ],
+)
+def test_wrong_manifests_are_refused(content, message):
+    with pytest.raises(SnapshotError, match=message):
+        read_manifest(content, uri="m", prefix="s3://b/p/")
+
+
+def test_rebatch_gives_even_batches():
+    sizes = [256, 44, 256, 44, 1]
+    batches = [pa.record_batch({"a": list(range(n))}) for n in sizes]
+    assert [b.num_rows for b in rebatch(batches, 100)] == [100] * 6 + [1]
+    assert list(rebatch([], 10)) == []
+
+
+@pytest.fixture
+def part(tmp_path):
+    file = tmp_path / "part.parquet"
+    pq.write_table(pa.table({"a": list(range(100)), "b": ["x"] * 100}), file, row_group_size=30)
+    return Part(0, file.as_uri(), 100, file.stat().st_size, "e"), file
+
+
+@pytest.mark.parametrize(
+    ("start", "stop"), [(0, None), (45, None), (60, 61), (99, 100), (100, None)]
+)
+def test_a_part_is_read_from_where_it_was_left(part, start, stop):
+    promised, file = part
+    with pa.OSFile(str(file)) as opened:
+        batches = list(read_part(opened, promised, SCHEMA, start=start, stop=stop, batch_rows=7))
+    values = [v for b in batches for v in b.column("a").to_pylist()]
+    assert values == list(range(start, 100 if stop is None else stop))
+    assert all(b.num_rows == 7 for b in batches[:-1])
+
+
+def test_a_part_that_is_no_parquet_is_named(tmp_path):
+    file = tmp_path / "x"
+    file.write_bytes(b"nonsense")
+    with pa.OSFile(str(file)) as opened, pytest.raises(SnapshotError, match="part 3"):
+        list(read_part(opened, Part(3, "u", 1, 8, "e"), SCHEMA, batch_rows=1))
+
+
+def test_batches_conform_by_name_and_type():
+    batch = pa.record_batch({"b": ["x"], "a": pa.array([1], pa.int32())})
+    assert conform(batch, SCHEMA, where="w").schema.names == ["a"]
+    with pytest.raises(SnapshotError, match="w lacks the column a"):
+        conform(pa.record_batch({"b": ["x"]}), SCHEMA, where="w")
+    with pytest.raises(SnapshotError, match="declared types"):
+        conform(pa.record_batch({"a": ["x"]}), SCHEMA, where="w")
+
+
+class Scripted:
+    """A warehouse whose unload does what a test says."""
+
+    def __init__(self, unload):
+        self._unload = unload
+
+    def unload(self, select, prefix):
+        return self._unload(prefix)
+
+
+@pytest.fixture
+def storage(tmp_path):
+    return FolderStorage(tmp_path)
+
+
+def unload_into(storage, tables, *, rows=None, damage=lambda entries: entries):
+    def unload(prefix):
+        folder = storage.path(prefix + "x").parent
+        folder.mkdir(parents=True)
+        entries = []
+        for number, table in enumerate(tables):
+            file = folder / f"{number}.parquet"
+            pq.write_table(table, file)
+            entries.append(ManifestEntry(prefix + file.name, file.stat().st_size, table.num_rows))
+        (folder / "manifest").write_bytes(write_manifest(tuple(damage(entries))))
+        told = sum(t.num_rows for t in tables) if rows is None else rows
+        return Unloaded(told, prefix + "manifest")
+
+    return Scripted(unload)
+
+
+AT = datetime(2026, 1, 1, 9)
+ONE = pa.table({"at": pa.array([AT], pa.timestamp("us"))})
+EMPTY = ONE.slice(0, 0)
+
+
+def take(warehouse, storage, zone="UTC"):
+    prefix = storage.prefix + "run/"
+    return take_snapshot(warehouse, storage, "SELECT 1 AS a", prefix, cursor="at", zone=zone)
+
+
+def test_a_snapshot_knows_its_parts_and_highest_cursor(storage):
+    snapshot = take(unload_into(storage, [ONE, EMPTY, ONE]), storage, zone="Asia/Tokyo")
+    assert (snapshot.rows, len(snapshot.parts)) == (2, 2)
+    assert snapshot.highest_cursor == datetime(2026, 1, 1, 0, tzinfo=UTC)
+    assert len(snapshot.fingerprint) == 64
+    assert snapshot.bytes > 0
+
+
+def test_23_zero_rows_without_a_manifest(storage):
+    snapshot = take(Scripted(lambda _: Unloaded(0, None)), storage)
+    assert snapshot == Snapshot(storage.prefix + "run/", (), None)
+
+
+def test_24_zero_rows_with_an_empty_file(storage):
+    assert take(unload_into(storage, [EMPTY]), storage).parts == ()
+
+
+def test_26_a_missing_manifest_is_never_empty(storage):
+    with pytest.raises(SnapshotError, match="there is no manifest"):
+        take(Scripted(lambda _: Unloaded(3, None)), storage)
+
+
+def test_27_a_missing_file(storage):
+    def extra(entries):
+        return [*entries, ManifestEntry(storage.prefix + "run/9.parquet", 1, 0)]
+
+    with pytest.raises(SnapshotError, match="is missing"):
+        take(unload_into(storage, [ONE], damage=extra), storage)
+
+
+@pytest.mark.parametrize(
+    ("bytes_more", "rows_more", "told", "message"),
+    [
+        (1, 0, 1, "the manifest says"),
+        (0, 1, 2, "rows, the manifest says 2"),
+        (0, 0, 5, "the warehouse 5"),
+    ],
+    ids=["29-length", "30-footer", "count"],
+)
+def test_promises_that_are_not_kept(storage, bytes_more, rows_more, told, message):
+    def wrong(entries):
+        (e,) = entries
+        return [ManifestEntry(e.uri, e.bytes + bytes_more, e.rows + rows_more)]
+
+    with pytest.raises(SnapshotError, match=message):
+        take(unload_into(storage, [ONE], rows=told, damage=wrong), storage)
+
+
+def test_33_a_truncated_file(storage):
+    def truncate(entries):
+        (e,) = entries
+        file = storage.path(e.uri)
+        file.write_bytes(file.read_bytes()[:-9])
+        return [ManifestEntry(e.uri, e.bytes - 9, e.rows)]
+
+    with pytest.raises(SnapshotError, match="not a Parquet file"):
+        take(unload_into(storage, [ONE], damage=truncate), storage)
+
+
+def test_45_parts_of_different_types(storage):
+    other = pa.table({"at": pa.array([AT], pa.timestamp("us")), "more": [1]})
+    with pytest.raises(SnapshotError, match="part 1 has other columns"):
+        take(unload_into(storage, [ONE, other]), storage)
+
+
+def test_37_a_part_that_was_replaced_is_refused(storage, part):
+    _, file = part
+    uri = storage.prefix + "part.parquet"
+    with (
+        pytest.raises(SnapshotError, match="was replaced"),
+        storage.open(uri, etag="another") as _opened,
+    ):
+        pass
+    with storage.open(uri, etag=storage.stat(uri).etag) as opened:
+        assert opened.size() == file.stat().st_size
+
+
+@pytest.mark.parametrize("uri", ["file:///etc/passwd", "s3://x/y"])
+def test_32_objects_outside_the_store_are_refused(storage, uri):
+    with pytest.raises(SnapshotError, match="outside"):
+        storage.path(uri)
+    with pytest.raises(SnapshotError, match="outside"):
+        storage.read(storage.prefix + "../x")

@@ -1,0 +1,96 @@
+"""Text and MeCab; numbers as in docs/bad-inputs.md."""
+
+from __future__ import annotations
+
+import multiprocessing
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlbatch.text import dictionary_fingerprint, dictionary_name, lemmas, normalise, surfaces
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        pytest.param("", [], id="63-empty"),
+        pytest.param(" 　\t", [], id="64-spaces"),
+        pytest.param("切る\r\n焼く\t煮る\n", ["切る", "焼く", "煮る"], id="65-line-ends"),
+        pytest.param("切る\0焼く", ["切る", "焼く"], id="66-nul-cuts-nothing-off"),
+        pytest.param("切る\ud800焼く", ["切る", "焼く"], id="67-lone-surrogate"),
+        pytest.param("EOS\n切る", ["eos", "切る"], id="69-the-end-marker-as-text"),
+        pytest.param("ﾌﾗｲﾊﾟﾝで焼く", ["フライパン", "で", "焼く"], id="74-half-width-kana"),
+        pytest.param("ハ\u3099ター", ["バター"], id="74-combining-mark"),
+        pytest.param("１２３", ["123"], id="74-full-width-digits"),
+        pytest.param("<script>", ["<", "script", ">"], id="78-html"),
+        pytest.param("Boil the water", ["boil", "the", "water"], id="84-english"),
+    ],
+)
+def test_words(text, words):
+    assert surfaces(normalise(text)) == words
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("👩‍🍳🍳", id="73-emoji"),
+        pytest.param("𠮷野家", id="75-astral-kanji"),
+        pytest.param("\u202e右から\u200b左", id="76-override-and-zero-width"),
+        pytest.param("\uffff\ufeff", id="77-noncharacters"),
+        pytest.param("9" * 10_000, id="70-digits-at-the-limit"),
+        pytest.param("a" * 10_000, id="72-letters-at-the-limit"),
+        pytest.param("あ" * 10_000, id="71-kana-at-the-limit"),
+        pytest.param("🍳" * 10_000, id="71-emoji-at-the-limit"),
+    ],
+)
+def test_accepted(text):
+    assert isinstance(surfaces(normalise(text)), list)
+    assert isinstance(lemmas(normalise(text)), list)
+
+
+def test_70_a_text_beyond_mecab_is_refused_not_lost():
+    with pytest.raises(ValueError, match="100,000 characters"):
+        surfaces("1" * 100_000)
+
+
+def test_68_what_is_no_text_is_an_error():
+    for value in (None, b"x", 3):
+        with pytest.raises((TypeError, AttributeError)):
+            normalise(value)
+
+
+def test_lemmas_are_base_forms_of_content_words():
+    assert lemmas("玉ねぎを切ってください") == ["玉ねぎ", "切る", "くださる"]
+    assert lemmas("ズッキーニョ炒め") == ["ズッキーニョ", "炒める"]
+
+
+@given(st.text(max_size=200))
+def test_any_text_is_read_to_its_end(text):
+    plain = normalise(text + "終わり")
+    words = surfaces(plain)
+    assert "".join(words) == "".join(plain.split()) or words
+    assert words[-1].endswith(("終わり", "り"))
+
+
+def test_79_words_that_no_dictionary_knows():
+    made_up = " ".join(f"xq{n}zw" for n in range(1_000))
+    assert len(surfaces(made_up)) >= 1_000
+
+
+def test_81_one_tagger_a_thread():
+    texts = [f"玉ねぎを{n}個切る" for n in range(200)]
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(surfaces, texts)) == [surfaces(text) for text in texts]
+
+
+def test_81_a_fork_makes_its_own():
+    surfaces("切る")
+    with multiprocessing.get_context("forkserver").Pool(1) as pool:
+        assert pool.map(surfaces, ["玉ねぎを切る"]) == [["玉ねぎ", "を", "切る"]]
+
+
+def test_80_the_dictionary_has_a_fingerprint():
+    assert len(dictionary_fingerprint()) == 64
+    assert dictionary_name().startswith("ipadic ")
