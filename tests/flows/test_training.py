@@ -1,0 +1,115 @@
+"""Training on the toy job, from labelled rows to a promoted model that infers."""
+
+from __future__ import annotations
+
+import pytest
+from conftest import ToyHarness, note
+from toy.job import Toy
+
+from mlbatch.errors import GateRefused, ModelIncompatible, UsageError
+from mlbatch.gates import Gate, judge
+
+
+@pytest.fixture
+def taught(tmp_path):
+    harness = ToyHarness(Toy, tmp_path, part_rows=64)
+    rows = [note(n, f"{'good fine' if n % 2 else 'bad sad'} {n}", minutes=n) for n in range(200)]
+    harness.notes(rows)
+    labels = [{"note_id": n, "label": "good" if n % 2 else "bad"} for n in range(200)]
+    return harness.given("moods", labels, key="note_id")
+
+
+def test_a_model_is_trained_promoted_and_used(taught):
+    trained = taught.train()
+    assert trained.promoted
+    assert trained.version.version == 1
+    assert trained.rows == 200
+    assert trained.result.evaluation.f1_macro > 0.9
+    trained.require_promotion("toy")
+    ended = taught.infer()
+    labels = {row["note_id"]: row["label"] for row in taught.rows()}
+    right = sum(labels[n] == ("good" if n % 2 else "bad") for n in range(200))
+    assert right > 190
+    assert ended.run.new.model.version == 1
+
+
+def test_a_second_training_makes_a_second_version(taught):
+    taught.train()
+    assert taught.train().version.version == 2
+    assert taught.infer().run.new.model.version == 2
+    tools = taught.tools
+    assert tools.tracking.resolve("toy", "1").version == 1
+    assert tools.tracking.resolve("toy", "7") is None
+
+
+def test_a_refused_model_does_not_serve(taught, monkeypatch):
+    taught.train()
+    monkeypatch.setattr(Toy, "gates", (Gate("f1_macro", at_least=2.0),))
+    trained = taught.train()
+    assert not trained.promoted
+    with pytest.raises(GateRefused, match="version 2 was not promoted: f1_macro"):
+        trained.require_promotion("toy")
+    assert taught.infer().run.new.model.version == 1
+
+
+def test_89_a_run_keeps_its_model_when_the_alias_moves(taught):
+    taught.train()
+    first = taught.infer()
+    taught.train()
+    assert first.run.new.model.version == 1
+    assert {row["model_version"] for row in taught.rows()} == {1}
+
+
+def test_rows_that_cannot_be_learnt_from_are_left_out_and_counted(taught):
+    odd = [note(300, "good", minutes=1), note(301, None, minutes=1), note(302, "x" * 10_001)]
+    labels = [{"note_id": 300, "label": "odd"}, {"note_id": 301, "label": "good"}]
+    labels.append({"note_id": 302, "label": "good"})
+    taught.notes(odd).given("moods", labels, key="note_id")
+    trained = taught.train()
+    assert trained.left_out == {"unknown_label": 1, "missing_value": 1, "too_long": 1}
+
+
+def test_no_labelled_rows(tmp_path):
+    harness = ToyHarness(Toy, tmp_path).notes([note(1, "good")])
+    harness.given("moods", [{"note_id": 99, "label": "good"}], key="note_id")
+    with pytest.raises(UsageError, match="no labelled rows"):
+        harness.train()
+
+
+def test_inference_without_a_model_says_what_to_do(tmp_path):
+    harness = ToyHarness(Toy, tmp_path).notes([note(1, "good")])
+    with pytest.raises(UsageError) as caught:
+        harness.infer()
+    assert "mlbatch run toy --mode train" in caught.value.hint
+
+
+def test_60_a_column_of_another_type_is_refused_before_anything_runs(tmp_path):
+    harness = ToyHarness(Toy, tmp_path)
+    harness.given("notes", [{"id": "a", "text": "x", "updated_at": None, "deleted_at": None}])
+    harness.given("moods", [{"note_id": 1, "label": "good"}], key="note_id")
+    with pytest.raises(UsageError, match="note_id is declared int64, the query gives string"):
+        harness.train()
+
+
+def test_86_a_model_of_another_scikit_learn_is_refused_and_no_run_begins(taught, monkeypatch):
+    taught.train()
+    monkeypatch.setattr("sklearn.__version__", "0.1")
+    with pytest.raises(ModelIncompatible):
+        taught.infer()
+    assert taught.tools.sink.ledger().runs("mood") == ()
+
+
+def test_gates():
+    gates = (
+        Gate("a", at_least=0.5),
+        Gate("a", not_worse_than_champion_by=0.1),
+        Gate("b", at_least=0),
+    )
+    verdicts = judge(gates, {"a": 0.6}, {"a": 0.8})
+    assert [v.passed for v in verdicts] == [True, False, False]
+    assert str(verdicts[1]) == "a 0.600 (at least 0.700): refused"
+    assert str(verdicts[2]) == "b not measured (at least 0.000): refused"
+    assert str(judge(gates[1:2], {"a": 0.1}, {})[0]) == "a 0.100 (no champion yet): ok"
+    for wrong in ({}, {"at_least": 1.0, "not_worse_than_champion_by": 0.1}):
+        with pytest.raises(UsageError, match="exactly one condition"):
+            Gate("a", **wrong)

@@ -1,0 +1,131 @@
+"""One behaviour suite for every tracking connector."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mlbatch.connectors.mlflow import DIGEST_TAG, MlflowTracking
+from mlbatch.errors import ModelTampered, RunFailed, TemporaryError
+from mlbatch.testing import FolderTracking
+from mlbatch.tracking import TrainingRecord
+
+RECORD = TrainingRecord(
+    job="toy",
+    parameters={"epochs": "5"},
+    metrics={"f1_macro": 0.9},
+    epochs=[{"rows": 1.0}, {"rows": 2.0}],
+    tags={"mlbatch.training_id": "t1"},
+    texts={"evaluation.txt": "fine 良い", "confusion_matrix.svg": "<svg/>"},
+)
+
+
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory):
+    """MLflow's tables are made once; each test gets a copy."""
+    folder = tmp_path_factory.mktemp("mlflow")
+    tracking = MlflowTracking(f"sqlite:///{folder}/mlflow.db", folder)
+    assert tracking.resolve("nobody") is None
+    return folder / "mlflow.db"
+
+
+@pytest.fixture(params=["folder", "mlflow"])
+def tracking(request, tmp_path):
+    if request.param == "folder":
+        return FolderTracking(tmp_path / "registry")
+    shutil.copy(request.getfixturevalue("migrated"), tmp_path / "mlflow.db")
+    return MlflowTracking(f"sqlite:///{tmp_path}/mlflow.db", tmp_path)
+
+
+@pytest.fixture
+def model(tmp_path):
+    folder = tmp_path / "model-files"
+    folder.mkdir()
+    (folder / "card.json").write_text("{}")
+    return folder
+
+
+def test_versions_count_up_and_carry_digest_and_metrics(tracking, model):
+    first = tracking.record(RECORD, model, "d1")
+    second = tracking.record(replace(RECORD, metrics={"f1_macro": 0.8}), model, "d2")
+    assert (first.version, second.version) == (1, 2)
+    found = tracking.resolve("toy", "2")
+    assert (found.digest, found.metrics["f1_macro"]) == ("d2", 0.8)
+
+
+def test_the_champion_is_who_was_promoted_last(tracking, model):
+    first = tracking.record(RECORD, model, "d1")
+    assert tracking.resolve("toy") is None
+    tracking.promote(first)
+    second = tracking.record(RECORD, model, "d2")
+    assert tracking.resolve("toy").version == 1
+    tracking.promote(second)
+    assert tracking.resolve("toy").version == 2
+    tracking.promote(first)
+    assert tracking.resolve("toy").version == 1
+
+
+def test_what_does_not_exist_is_none(tracking, model):
+    assert tracking.resolve("nobody") is None
+    assert tracking.resolve("nobody", "3") is None
+    tracking.record(RECORD, model, "d1")
+    assert tracking.resolve("toy", "challenger") is None
+    assert tracking.resolve("toy", "9") is None
+
+
+def test_files_come_back_as_they_went(tracking, model, tmp_path):
+    version = tracking.record(RECORD, model, "d1")
+    folder = tracking.fetch(version, tmp_path / "fetched")
+    assert (folder / "card.json").read_text() == "{}"
+    assert (tracking.fetch(version, tmp_path / "fetched") / "card.json").exists()
+
+
+def test_an_inference_is_recorded_once(tracking, model):
+    tracking.record(RECORD, model, "d1")
+    first = tracking.record_inference("toy", "run1", {"rows_written": 3.0})
+    assert tracking.record_inference("toy", "run1", {"rows_written": 3.0}) == first
+    assert tracking.record_inference("toy", "run2", {"rows_written": 4.0}) != first
+    assert tracking.record_inference("other", "run3", {"rows_written": 4.0})
+
+
+@pytest.fixture
+def mlflow(migrated, tmp_path):
+    shutil.copy(migrated, tmp_path / "mlflow.db")
+    return MlflowTracking(f"sqlite:///{tmp_path}/mlflow.db", tmp_path)
+
+
+def test_mlflow_holds_all_that_people_look_for(mlflow, model):
+    version = mlflow.record(RECORD, model, "d1")
+    client = mlflow._client
+    run = client.get_run(version.run_id)
+    assert run.data.params == {"epochs": "5"}
+    assert run.data.metrics["f1_macro"] == 0.9
+    assert run.data.tags["mlbatch.mode"] == "train"
+    history = client.get_metric_history(version.run_id, "epoch_rows")
+    assert [(m.step, m.value) for m in history] == [(1, 1.0), (2, 2.0)]
+    artifacts = Path(run.info.artifact_uri.removeprefix("file://"))
+    assert (artifacts / "evaluation.txt").read_text() == "fine 良い"
+    assert (artifacts / "model/card.json").exists()
+
+
+def test_a_version_without_a_digest_is_never_served(mlflow, model):
+    mlflow.record(RECORD, model, "d1")
+    mlflow._client.delete_model_version_tag("toy", "1", DIGEST_TAG)
+    with pytest.raises(ModelTampered, match="carries no digest"):
+        mlflow.resolve("toy", "1")
+
+
+def test_90_a_registry_that_is_down_is_temporary(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    down = MlflowTracking("http://127.0.0.1:9", tmp_path)
+    with pytest.raises(TemporaryError, match="127"):
+        down.resolve("toy")
+
+
+def test_what_mlflow_refuses_is_a_failure(mlflow, model):
+    with pytest.raises(RunFailed, match="refuses"):
+        mlflow.record(replace(RECORD, metrics={"日本語!": 1.0}), model, "d1")
