@@ -196,11 +196,15 @@ class LedgerStore:
         new = run.new
         with self._database.writing() as connection:
             values = {"state": RunState.DONE.value, "finished_at": self._database.now()}
-            _update(connection, run, values)
+            _leave(connection, run, values, epoch)
             mark = {"watermark": watermark.value if watermark else None, "run_id": run.run_id}
             _put(connection, WATERMARK, {"job": new.job, "generation": new.generation}, mark)
-            served = {"model_version": new.model.version, "generation": new.generation}
-            _put(connection, ACTIVE, {"output_table": new.output_table}, mark_run(served, run))
+            served = {
+                "model_version": new.model.version,
+                "generation": new.generation,
+                "run_id": run.run_id,
+            }
+            _put(connection, ACTIVE, {"output_table": new.output_table}, served)
             _free(connection, new.output_table, run.epoch, epoch)
             return _read(connection, run.run_id)
 
@@ -209,8 +213,7 @@ class LedgerStore:
         check_transition(run.state, state)
         values = {"state": state.value, "error": reason, "finished_at": self._database.now()}
         with self._database.writing() as connection:
-            _update(connection, run, values | {"epoch": epoch})
-            connection.execute(update(PART).where(PART.c.run_id == run.run_id).values(epoch=epoch))
+            _leave(connection, run, values, epoch)
             return _read(connection, run.run_id)
 
     def runs(self, output_table: str | None = None) -> tuple[Run, ...]:
@@ -265,11 +268,6 @@ class LedgerStore:
 _COUNTERS = ("done", "written", "deleted", "quarantined", "filtered", "checksum")
 
 
-def mark_run(values: dict[str, object], run: Run) -> dict[str, object]:
-    """Add which run says so."""
-    return values | {"run_id": run.run_id}
-
-
 def part_state(row: Mapping[str, Any] | RowMapping) -> PartState:
     """A part row as a value."""
     names = {field.name: field.name for field in fields(PartState)} | {"number": "part_no"}
@@ -311,6 +309,12 @@ def _update(connection: Connection, run: Run, values: Mapping[str, object]) -> N
     if changed.rowcount != 1:
         message = f"run {run.run_id} was taken over by another process"
         raise Fenced(message, hint="nothing of it is lost; the other process finishes it")
+
+
+def _leave(connection: Connection, run: Run, values: Mapping[str, object], epoch: int) -> None:
+    """A run's last change: whoever still works on it finds another epoch."""
+    _update(connection, run, {**values, "epoch": epoch})
+    connection.execute(update(PART).where(PART.c.run_id == run.run_id).values(epoch=epoch))
 
 
 def _put(

@@ -35,7 +35,7 @@ def migrate(connection: Connection, declared: OutputTable) -> None:
         opts={"include_name": lambda name, kind, _: kind != "table" or name == table.name},
     )
     differences = list(_flat(compare_metadata(context, metadata)))
-    refused = [d for d in differences if d[0] not in ("add_column", *_HARMLESS)]
+    refused = [d for d in differences if d[0] != "add_column" and not _is_harmless(d)]
     if refused:
         message = f"the table {declared.name} differs from its declaration: " + "; ".join(
             _describe(d) for d in refused
@@ -46,6 +46,12 @@ def migrate(connection: Connection, declared: OutputTable) -> None:
 
 
 _HARMLESS = ("modify_comment", "add_table_comment", "remove_table_comment")
+
+
+def _is_harmless(difference: tuple[Any, ...]) -> bool:
+    # A column that was added to existing rows allows NULL although its declaration does not.
+    was_added = difference[0] == "modify_nullable" and bool(difference[5])
+    return was_added or difference[0] in _HARMLESS
 
 
 def _flat(differences: list[Any]) -> Any:  # noqa: ANN401  alembic nests column changes in lists

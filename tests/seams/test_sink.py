@@ -1,0 +1,321 @@
+"""One behaviour suite for every sink. Today there is SQLite."""
+
+from __future__ import annotations
+
+import pickle
+import sqlite3
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pyarrow as pa
+import pytest
+from toy.job import Mood
+
+from mlbatch.connectors.database.liveness import is_surely_dead, this_process
+from mlbatch.connectors.sqlite import SqliteSink
+from mlbatch.declaration import Column
+from mlbatch.errors import DeclarationError, Fenced, RunFailed, TemporaryError
+from mlbatch.ledger import BatchCommit, ModelPin, NewRun, Owner, QuarantinedRow, RunKind, RunState
+from mlbatch.snapshot import Part, Snapshot
+from mlbatch.window import Watermark
+
+NOON = datetime(2026, 1, 1, 12, 0, 0, 123456, tzinfo=UTC)
+ME = Owner("me", "elsewhere", 1, "")
+TABLE = Mood.table
+
+
+def new_run(run_id="r1", **changed):
+    values = {
+        "run_id": run_id, "job": "toy", "output_table": "mood", "generation": "g1",
+        "kind": RunKind.BACKFILL, "slot": run_id, "model": ModelPin("toy", 1, "d"),
+        "query_digest": "q", "query": "SELECT 1 AS a", "job_code_digest": "c",
+        "code_version": "0", "watermark_low": None, "watermark_high": NOON,
+    }  # fmt: skip
+    return NewRun(**(values | changed))
+
+
+def snapshot(rows=4, parts=1):
+    made = tuple(Part(n, f"file:///p{n}", rows, 10, "e") for n in range(parts))
+    return Snapshot("file:///", made, NOON)
+
+
+def rows(*numbers, label="good", run_no=1):
+    values = [
+        {"note_id": n, "label": label, "score": 0.5, "model_version": 1, "run_no": run_no,
+         "src_updated_at": NOON.replace(tzinfo=None)}
+        for n in numbers
+    ]  # fmt: skip
+    return pa.RecordBatch.from_pylist(values, schema=TABLE.schema)
+
+
+def keys(*numbers):
+    return pa.record_batch({"note_id": pa.array(numbers, pa.int64())})
+
+
+def commit(low, high, upserts, *, deletes=(), quarantined=(), filtered=0, checksum=7):
+    deleted = high - low - upserts.num_rows - len(quarantined) - filtered
+    return BatchCommit(
+        0, low, high, upserts, keys(*deletes), deleted, filtered, tuple(quarantined), checksum
+    )
+
+
+@pytest.fixture
+def sink(tmp_path):
+    made = SqliteSink(tmp_path / "deep" / "outputs.db")
+    made.ledger()
+    made.prepare(TABLE)
+    return made
+
+
+@pytest.fixture
+def writing(sink):
+    """A run in WRITING with one part of four rows, its ledger and its lease."""
+    ledger = sink.ledger()
+    lease = ledger.acquire("mood", "toy", ME, 11)
+    run = ledger.attempt(ledger.create(lease, new_run()), "a1")
+    run = ledger.advance(ledger.adopt(run, snapshot()), RunState.WRITING)
+    return run, ledger, lease
+
+
+def ids(sink, **of):
+    return sink.rows(TABLE, **of).read_all()["note_id"].to_pylist()
+
+
+def test_a_run_comes_back_as_it_was_created(sink):
+    ledger = sink.ledger()
+    lease = ledger.acquire("mood", "toy", ME, 11)
+    new = new_run(watermark_low=NOON)
+    run = ledger.create(lease, new)
+    assert (run.new, run.run_no, run.state, run.epoch) == (new, 1, RunState.CREATED, 11)
+    assert ledger.runs() == ledger.runs("mood") == (run,)
+    assert ledger.runs("other") == ()
+    assert ledger.tracked(run, "t1").tracking_run_id == "t1"
+    assert ledger.runs()[0].tracking_run_id == "t1"
+
+
+def test_a_slot_is_tried_again_under_another_number(sink):
+    ledger = sink.ledger()
+    lease = ledger.acquire("mood", "toy", ME, 11)
+    first = ledger.create(lease, new_run("r1", slot="day"))
+    ledger.give_up(first, RunState.FAILED, "because", 12)
+    lease = ledger.acquire("mood", "toy", ME, 13)
+    second = ledger.create(lease, new_run("r2", slot="day"))
+    assert second.run_no == 2
+    assert [run.state for run in ledger.runs()] == [RunState.CREATED, RunState.FAILED]
+
+
+def test_batches_commit_in_order(sink, writing):
+    run, ledger, _ = writing
+    with sink.session(TABLE, run) as session:
+        session.commit(commit(0, 2, rows(1, 2)))
+        session.commit(commit(2, 4, rows(1, label="bad"), deletes=(2,)))
+        state = session.position(0)
+    assert (state.done, state.written, state.deleted, state.checksum) == (4, 3, 1, 14)
+    assert ids(sink) == [1]
+    assert sink.rows(TABLE).read_all()["label"].to_pylist() == ["bad"]
+    assert ledger.parts("r1")[0].is_complete
+
+
+def test_quarantined_rows_are_kept_and_lose_their_prediction(sink, writing):
+    run, ledger, _ = writing
+    bad = QuarantinedRow(1, "2", "x", "long " * 100)
+    with sink.session(TABLE, run) as session:
+        session.commit(commit(0, 2, rows(1, 2)))
+        session.commit(commit(2, 3, rows(), deletes=(2,), quarantined=[bad]))
+    (found,) = ledger.quarantined("r1", 10)
+    assert (found.row_offset, found.key, found.reason, len(found.detail)) == (1, "2", "x", 255)
+    assert ids(sink) == [1]
+
+
+def test_a_commit_at_another_position_changes_nothing(sink, writing):
+    run, _, _ = writing
+    with sink.session(TABLE, run) as session:
+        session.commit(commit(0, 2, rows(1, 2)))
+        for low in (0, 1, 3):
+            with pytest.raises(Fenced):
+                session.commit(commit(low, low + 1, rows(9)))
+        assert session.position(0).done == 2
+    assert ids(sink) == [1, 2]
+
+
+def test_a_commit_of_an_older_epoch_changes_nothing(sink, writing):
+    run, ledger, lease = writing
+    with sink.session(TABLE, run) as session:
+        session.commit(commit(0, 2, rows(1, 2)))
+        ledger.release(lease, 12)
+        with pytest.raises(Fenced, match="taken over"):
+            session.commit(commit(2, 4, rows(3, 4)))
+        with pytest.raises(Fenced):
+            session.position(0)
+    with pytest.raises(Fenced):
+        ledger.advance(run, RunState.VERIFYING)
+    assert ids(sink) == [1, 2]
+
+
+def test_every_take_over_fences(sink, writing):
+    run, ledger, lease = writing
+    ledger.release(lease, 12)
+    for epoch in (13, 14):
+        ledger.acquire("mood", "toy", replace(ME, owner_id=f"o{epoch}", host="here"), epoch)
+        assert ledger.runs()[0].epoch == epoch
+        ledger.release(replace(lease, epoch=epoch), epoch + 100)
+    assert ledger.runs()[0].epoch == 114
+    assert run.epoch == 11
+
+
+def test_a_failure_inside_a_transaction_undoes_all_of_it(sink, writing):
+    run, _, _ = writing
+    with sink.session(TABLE, run) as session:
+        session.commit(commit(0, 1, rows(1), quarantined=()))
+    unfit = rows(5).drop_columns(["label"]).append_column("label", pa.array([None], pa.string()))
+    unfit = unfit.select(TABLE.schema.names)
+    with pytest.raises(RunFailed, match="NOT NULL"), sink.session(TABLE, run) as session:
+        session.commit(commit(1, 2, unfit))
+    with sink.session(TABLE, run) as session:
+        assert session.position(0).done == 1
+
+
+def test_checksums_wrap_without_losing_a_bit(sink, writing):
+    run, _, _ = writing
+    with sink.session(TABLE, run) as session:
+        session.commit(commit(0, 1, rows(1), checksum=2**63 - 1))
+        session.commit(commit(1, 2, rows(2), checksum=2**63 - 5))
+        assert session.position(0).checksum == (2**63 - 1 + 2**63 - 5) % 2**63
+
+
+def test_adopting_is_done_once(sink):
+    ledger = sink.ledger()
+    run = ledger.attempt(ledger.create(ledger.acquire("mood", "toy", ME, 11), new_run()), "a1")
+    ledger.adopt(run, snapshot(parts=2))
+    with pytest.raises(Fenced):
+        ledger.adopt(run, snapshot(parts=3))
+    assert len(ledger.parts("r1")) == 2
+
+
+def test_finishing_moves_the_watermark_and_frees_the_lease(sink, writing):
+    run, ledger, _ = writing
+    run = ledger.finish(ledger.advance(run, RunState.VERIFYING), Watermark(NOON), 99)
+    assert run.state is RunState.DONE
+    assert run.finished_at is not None
+    assert ledger.watermark("toy", "g1") == Watermark(NOON)
+    assert ledger.holder("mood") is None
+    with sink.session(TABLE, run) as session, pytest.raises(Fenced):
+        session.commit(commit(0, 1, rows(1)))
+
+
+def test_a_heartbeat_tells_whose_the_lease_is(sink):
+    ledger = sink.ledger()
+    lease = ledger.acquire("mood", "toy", ME, 11)
+    assert ledger.heartbeat(lease)
+    assert ledger.holder("mood") == ME
+    assert not ledger.heartbeat(replace(lease, epoch=12))
+    ledger.release(lease, 12)
+    assert ledger.holder("mood") is None
+    ledger.release(lease, 13)
+    with pytest.raises(Fenced):
+        ledger.create(lease, new_run())
+
+
+def test_the_watermark_of_nothing_is_none(sink):
+    assert sink.ledger().watermark("toy", "g1") is None
+    assert sink.ledger().holder("mood") is None
+
+
+def test_rows_of_one_run(sink, writing):
+    run, _, _ = writing
+    with sink.session(TABLE, run) as session:
+        session.commit(commit(0, 2, rows(2, 1)))
+        session.commit(commit(2, 4, rows(4, 3, run_no=2)))
+    assert ids(sink) == [1, 2, 3, 4]
+    assert ids(sink, run_no=2) == [3, 4]
+    (first, *_) = sink.rows(TABLE).read_all().to_pylist()
+    assert first["src_updated_at"] == NOON.replace(tzinfo=None)
+
+
+def with_column(**changed):
+    remark = Column("remark", pa.string(), "x", **changed)
+    return replace(TABLE, columns=(*TABLE.columns, remark))
+
+
+def test_a_new_column_is_added(sink, writing):
+    run, _, _ = writing
+    with sink.session(TABLE, run) as session:
+        session.commit(commit(0, 2, rows(1, 2)))
+    wider = with_column()
+    sink.prepare(wider)
+    sink.prepare(wider)
+    assert sink.rows(wider).read_all()["remark"].to_pylist() == [None, None]
+
+
+def test_every_other_difference_is_refused_with_its_name(sink):
+    sink.prepare(with_column())
+    with pytest.raises(DeclarationError, match="remark is no longer declared"):
+        sink.prepare(TABLE)
+    other = tuple(
+        replace(c, type=pa.int64(), choices=()) if c.name == "label" else c for c in TABLE.columns
+    )
+    with pytest.raises(DeclarationError, match="column label: type"):
+        sink.prepare(replace(with_column(), columns=(*other, with_column().columns[-1])))
+    with pytest.raises(DeclarationError, match="is keyed by"):
+        sink.prepare(replace(TABLE, key=("note_id", "label")))
+
+
+def test_booleans_dates_and_long_texts_come_back(tmp_path):
+    from datetime import date
+
+    columns = (
+        Column("day", pa.date32(), "x"),
+        Column("name", pa.string(), "x", nullable=True),
+        Column("label", pa.bool_(), "x"),
+        Column("score", pa.float64(), "x"),
+    )
+    table = replace(TABLE, name="days", key=("day", "name"), columns=columns)
+    sink = SqliteSink(tmp_path / "x.db")
+    ledger = sink.ledger()
+    sink.prepare(table)
+    run = ledger.attempt(
+        ledger.create(ledger.acquire("days", "toy", ME, 11), new_run(output_table="days")), "a"
+    )
+    run = ledger.adopt(run, snapshot())
+    row = {
+        "day": date(2026, 1, 2), "name": "は", "label": True, "score": 0.1, "model_version": 1,
+        "run_no": 1, "src_updated_at": NOON.replace(tzinfo=None),
+    }  # fmt: skip
+    batch = pa.RecordBatch.from_pylist(
+        [row, row | {"name": "ば", "label": False}], schema=table.schema
+    )
+    nothing = pa.RecordBatch.from_pylist(
+        [], schema=pa.schema([table.schema.field(k) for k in table.key])
+    )
+    with sink.session(table, run) as session:
+        session.commit(BatchCommit(0, 0, 2, batch, nothing, 0, 0, (), 1))
+    assert sink.rows(table).read_all().to_pylist() == [row, row | {"name": "ば", "label": False}]
+
+
+def test_a_sink_is_a_value(sink):
+    assert pickle.loads(pickle.dumps(sink)) == sink
+
+
+def test_a_locked_file_is_temporary(sink, monkeypatch):
+    monkeypatch.setattr("mlbatch.connectors.sqlite.BUSY_SECONDS", 0.1)
+    other = SqliteSink(sink.path.with_name("other.db"))
+    other.ledger()
+    with sqlite3.connect(other.path, isolation_level=None) as blocker:
+        blocker.execute("BEGIN IMMEDIATE")
+        with pytest.raises(TemporaryError, match="locked"):
+            other.ledger()
+        blocker.execute("ROLLBACK")
+
+
+def test_a_file_that_is_no_database_is_named(tmp_path):
+    (tmp_path / "x.db").write_text("no database, but long enough to look like one " * 20)
+    with pytest.raises(RunFailed, match="not a database"):
+        SqliteSink(tmp_path / "x.db").ledger()
+
+
+def test_liveness():
+    me = this_process("x")
+    assert not is_surely_dead(me)
+    assert is_surely_dead(replace(me, started_at="1"))
+    assert is_surely_dead(replace(me, pid=2**22 + 1))
+    assert not is_surely_dead(replace(me, host="elsewhere", pid=2**22 + 1))
