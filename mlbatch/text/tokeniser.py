@@ -60,7 +60,7 @@ def surfaces(text: str) -> list[str]:
 def lemmas(text: str) -> list[str]:
     """Base forms of the content words of a normalised text: nouns, verbs, adjectives, adverbs."""
     found = []
-    for line in _parse(_LEMMA, text).splitlines():
+    for line in _parse(_LEMMA, " ".join(text.split())).split("\n")[:-1]:
         kind, surface, lemma = line.split("\t")
         if kind in _CONTENT:
             found.append(surface if lemma == _NOTHING_LIKE_IT else lemma)

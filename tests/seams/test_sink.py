@@ -194,9 +194,9 @@ def test_adopting_is_done_once(sink):
 
 def test_finishing_moves_the_watermark_and_frees_the_lease(sink, writing):
     run, ledger, _ = writing
-    run = ledger.finish(ledger.advance(run, RunState.VERIFYING), Watermark(NOON), 99)
-    assert run.state is RunState.DONE
-    assert run.finished_at is not None
+    done = ledger.finish(ledger.advance(run, RunState.VERIFYING), Watermark(NOON), 99)
+    assert done.state is RunState.DONE
+    assert done.finished_at is not None
     assert ledger.watermark("toy", "g1") == Watermark(NOON)
     assert ledger.holder("mood") is None
     with sink.session(TABLE, run) as session, pytest.raises(Fenced):

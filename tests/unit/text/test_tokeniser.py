@@ -72,6 +72,7 @@ def test_any_text_is_read_to_its_end(text):
     words = surfaces(plain)
     assert "".join(words) == "".join(plain.split()) or words
     assert words[-1].endswith(("終わり", "り"))
+    assert isinstance(lemmas(plain), list)
 
 
 def test_79_words_that_no_dictionary_knows():

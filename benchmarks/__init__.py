@@ -1,0 +1,1 @@
+"""Measurements, kept apart from tests: what a figure is depends on data and machine."""

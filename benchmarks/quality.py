@@ -1,0 +1,243 @@
+"""How good both classifiers are, learnt from the sample kitchen alone.
+
+Real text is found through MLBATCH_SHARED_DATA, or in ``../shared/data``; what is not there is said
+and left out. Prints the tables of the model cards. Run it with ``make quality``.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import os
+import re
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from sklearn.metrics import f1_score
+
+from jobs.recipe_classifier import model as recipe_model
+from jobs.recipe_classifier.job import RecipeCategory, RecipeClassifier
+from jobs.step_classifier import model as step_model
+from jobs.step_classifier.job import StepClassifier
+from mlbatch.fitting import LabelledBatch, Plan, fit
+from mlbatch.labelled import fraction
+from mlbatch.model import TrainedModel
+from sample.kitchen import recipes
+
+SPLITS = 5
+BATCH_ROWS = 1_024
+ROOT = Path(__file__).parents[1]
+
+Rows = list[dict[str, Any]]
+
+
+def shared(name: str) -> Rows | None:
+    """A file of real text, or None, said aloud, where there is none."""
+    folder = Path(os.environ.get("MLBATCH_SHARED_DATA", ROOT.parent / "shared" / "data"))
+    file = folder / name
+    if not file.exists():
+        print(f"SKIPPED: {name} is not in {folder}; set MLBATCH_SHARED_DATA")
+        return None
+    text = gzip.open(file, "rt", encoding="utf-8") if name.endswith(".gz") else file.open(encoding="utf-8")
+    with text:
+        return [json.loads(line) for line in text]
+
+
+def place(*parts: object) -> float:
+    """A stable hash of some values in [0, 1)."""
+    return fraction(hashlib.md5("/".join(map(str, parts)).encode()).hexdigest())  # noqa: S324
+
+
+def learn(
+    build: Callable[[], Any], rows: Rows, label: str, plan: Plan, group: Callable[[dict[str, Any]], object]
+) -> Any:
+    """Fit on rows in the order of a hash; ``group`` keeps rows together in every split."""
+    ordered = sorted(rows, key=lambda row: place(row["id"]))
+
+    def epoch(_: int) -> Iterator[LabelledBatch]:
+        for low in range(0, len(ordered), BATCH_ROWS):
+            some = ordered[low : low + BATCH_ROWS]
+            yield LabelledBatch(
+                batch_of(some, plan.inputs),
+                np.array([row[label] for row in some]),
+                np.array([place(group(row)) for row in some]),
+            )
+
+    return fit(build, epoch, plan)
+
+
+def batch_of(rows: Sequence[dict[str, Any]], inputs: tuple[str, ...]) -> pa.RecordBatch:
+    """The input columns of some rows."""
+    return pa.record_batch({name: [row[name] for row in rows] for name in inputs})
+
+
+def step_rows() -> Rows:
+    """Every line of the kitchen."""
+    return [
+        {"id": f"{r['id']}-{n}", "recipe": r["id"], "text": text, "is_step": kind == "step", "kind": kind}
+        for r in recipes()
+        for n, (kind, text) in enumerate(r["lines"])
+    ]
+
+
+def recipe_rows() -> Rows:
+    """Every recipe of the kitchen, as the feature view gives it."""
+    return [
+        {
+            "id": r["id"],
+            "title": r["title"],
+            "ingredients": " ".join(r["ingredients"]),
+            "steps": " ".join(text for _, text in r["lines"]),
+            "label": r["category"],
+            "dish": f"{r['category']}/{r['dish']}",
+        }
+        for r in recipes()
+    ]
+
+
+def step_plan(**changed: Any) -> Plan:
+    """As the job declares it."""
+    training = StepClassifier.training
+    values = {
+        "classes": (False, True),
+        "inputs": ("text",),
+        "epochs": training.epochs,
+        "folds": training.folds,
+        "threshold_recall": training.threshold_recall,
+    }
+    return Plan(**(values | changed))
+
+
+def recipe_plan(**changed: Any) -> Plan:
+    """As the job declares it."""
+    training = RecipeClassifier.training
+    values = {
+        "classes": RecipeCategory.table.column("label").choices,
+        "inputs": RecipeClassifier.inputs,
+        "epochs": training.epochs,
+        "folds": training.folds,
+    }
+    return Plan(**(values | changed))
+
+
+def rotated(rows: Rows, turn: int, group: Callable[[dict[str, Any]], object]) -> tuple[Rows, Rows]:
+    """The rows of one of five splits by group: to learn from, and to be judged on."""
+    out = [int(place("split", group(row)) * SPLITS) == turn for row in rows]
+    kept = [row for row, is_out in zip(rows, out, strict=True) if not is_out]
+    return kept, [row for row, is_out in zip(rows, out, strict=True) if is_out]
+
+
+def f1_of_steps() -> list[float]:
+    """F1 of "is a step" on unseen recipes, over five splits."""
+    figures = []
+    for turn in range(SPLITS):
+        taught, judged = rotated(step_rows(), turn, lambda row: row["recipe"])
+        model = learn(step_model.build, taught, "is_step", step_plan(holdout=0.05), _recipe).model
+        told = model.predict(batch_of(judged, ("text",))).labels
+        figures.append(f1_score([row["is_step"] for row in judged], told))
+    return figures
+
+
+def f1_of_recipes(group: Callable[[dict[str, Any]], object]) -> list[float]:
+    """Macro F1 over five splits by ``group``."""
+    figures = []
+    for turn in range(SPLITS):
+        taught, judged = rotated(recipe_rows(), turn, group)
+        model = learn(recipe_model.build, taught, "label", recipe_plan(holdout=0.05), group).model
+        told = model.predict(batch_of(judged, recipe_plan().inputs)).labels
+        figures.append(f1_score([row["label"] for row in judged], told, average="macro"))
+    return figures
+
+
+def _recipe(row: dict[str, Any]) -> object:
+    return row["recipe"]
+
+
+def real_lines() -> dict[str, tuple[list[str], bool]]:
+    """Real text by name: the lines, and whether they are steps."""
+    found: dict[str, tuple[list[str], bool]] = {}
+    lines = shared("steps_ja.jsonl.gz") or []
+    for kind, wanted, is_step in (
+        ("YouCook2-JP steps", lambda r: r["source"] == "YouCook2-JP", True),
+        ("CC0 recipes, steps", lambda r: r["source"].startswith("puri") and r["is_step"], True),
+        ("CC0 recipes, descriptions", lambda r: r["kind"] == "description", False),
+        ("CC0 recipes, ingredients", lambda r: r["kind"] == "ingredient", False),
+        ("shop comments", lambda r: r["kind"] == "shop_comment", False),
+    ):
+        found[kind] = ([r["text"] for r in lines if wanted(r)], is_step)
+    old = shared("recipes_ja_edo.jsonl") or []
+    for kind, column in (
+        ("Edo, modern steps", "steps"),
+        ("Edo, translated steps", "translation_steps"),
+        ("Edo, classical steps", "original_steps"),
+    ):
+        found[kind] = ([t for r in old for t in r.get(column) or []], True)
+    found["Edo, real tips"] = (real_tips(old), False)
+    return {name: value for name, value in found.items() if value[0]}
+
+
+def real_tips(old: Rows) -> list[str]:
+    """Sentences that people wrote beside a recipe, its author's name aside: no steps."""
+    texts = [t for r in old for t in r.get("description") or []]
+    sentences = [s.strip() for t in texts for s in re.split(r"(?<=[。!?！？])|\n", t)]
+    return [s for s in sentences if s and not s.startswith("考案")]
+
+
+def tell_steps() -> None:
+    """The step classifier's table."""
+    rows = step_rows()
+    steps = sum(row["is_step"] for row in rows)
+    print(f"\n## step_classifier: {len(rows):,} lines, {steps:,} of them steps")
+    figures = f1_of_steps()
+    each = ", ".join(f"{f:.3f}" for f in figures)
+    print(f"F1 on unseen recipes, five splits: {statistics.mean(figures):.3f} ({each})")
+    model = learn(step_model.build, rows, "is_step", step_plan(holdout=0.05), _recipe).model
+    print(f"threshold {model.threshold:.3f}, {model.calibration}")
+    print(f"| {'real text':<26} | lines | figure      | value |\n|---|---|---|---|")
+    for name, (texts, is_step) in real_lines().items():
+        print(_line(name, texts, model, is_step=is_step))
+
+
+def _line(name: str, texts: list[str], model: TrainedModel, *, is_step: bool) -> str:
+    told = model.predict(pa.record_batch({"text": texts})).labels
+    right = float(np.mean([label == is_step for label in told]))
+    figure = "recall" if is_step else "specificity"
+    return f"| {name:<26} | {len(texts):5,} | {figure:<11} | {right:.3f} |"
+
+
+def tell_recipes() -> None:
+    """The recipe classifier's table."""
+    print(f"\n## recipe_classifier: {len(recipe_rows())} recipes")
+    groups: dict[str, Callable[[dict[str, Any]], object]] = {
+        "unseen dishes": lambda row: row["dish"],
+        "unseen recipes": lambda row: row["id"],
+    }
+    for name, group in groups.items():
+        figures = f1_of_recipes(group)
+        each = ", ".join(f"{f:.3f}" for f in figures)
+        print(f"macro F1, {name}, five splits: {statistics.mean(figures):.3f} ({each})")
+    real = shared("recipes_ja_cc0.jsonl")
+    if real is None:
+        return
+    model = learn(recipe_model.build, recipe_rows(), "label", recipe_plan(holdout=0.05), _dish).model
+    rows = [
+        {"title": r["title"], "ingredients": " ".join(r["ingredients"]), "steps": " ".join(r["steps"])}
+        for r in real
+    ]
+    answer = model.predict(batch_of(rows, recipe_plan().inputs))
+    for row, label, score in zip(rows, answer.labels, answer.scores, strict=True):
+        print(f"  {row['title']:<24} {label} {score:.2f}")
+
+
+def _dish(row: dict[str, Any]) -> object:
+    return row["dish"]
+
+
+if __name__ == "__main__":
+    tell_steps()
+    tell_recipes()
