@@ -1,0 +1,214 @@
+"""The command line on a small project, as a person types it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from click.testing import CliRunner
+
+from mlbatch.cli.main import _COMMANDS, cli, main
+from mlbatch.settings import load_settings
+from mlbatch.wiring import connect
+
+TOY = Path(__file__).parents[1] / "toy"
+MLBATCH = Path(sys.executable).with_name("mlbatch")
+DAY = datetime(2026, 1, 1)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """The toy job as a project of its own, with two hundred labelled notes."""
+    root = tmp_path_factory.mktemp("project")
+    (root / "mlbatch.toml").write_text("[profiles.tiny]\nwarehouse = { part_rows = 50 }\n")
+    job = root / "jobs" / "toy"
+    job.mkdir(parents=True)
+    for file in ("notes.py", "notes.sql", "moods.py", "moods.sql"):
+        (root / "feature_store").mkdir(exist_ok=True)
+        shutil.copy(TOY / file, root / "feature_store")
+    for file in ("job.py", "model.py"):
+        text = (TOY / file).read_text().replace("from toy.model", "from jobs.toy.model")
+        (job / file).write_text(text.replace("from toy.", "from feature_store."))
+    load(root, [note(n) for n in range(200)])
+    warehouse = connect(load_settings(root), print).warehouse
+    moods = [{"note_id": n, "label": "good" if n % 2 else "bad"} for n in range(200)]
+    warehouse.copy("moods", pa.Table.from_pylist(moods), replace_by=("note_id",))
+    return root
+
+
+def note(number, text=None):
+    words = "good fine" if number % 2 else "bad sad"
+    at = DAY + timedelta(hours=number)
+    return {"id": number, "text": text or f"{words} {number}", "updated_at": at, "deleted_at": None}
+
+
+def load(root, rows):
+    schema = pa.schema(
+        [
+            ("id", pa.int64()),
+            ("text", pa.string()),
+            ("updated_at", pa.timestamp("us")),
+            ("deleted_at", pa.timestamp("us")),
+        ]
+    )
+    warehouse = connect(load_settings(root), print).warehouse
+    warehouse.copy("notes", pa.Table.from_pylist(rows, schema=schema), replace_by=("id",))
+
+
+@dataclass
+class Done:
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def mlbatch(project, monkeypatch, capfd):
+    """Types a command in this process, where MLflow is imported but once."""
+
+    def run(*arguments, code=0):
+        monkeypatch.chdir(project)
+        monkeypatch.setattr(sys, "argv", ["mlbatch", *arguments])
+        for name in [n for n in sys.modules if n.partition(".")[0] in ("jobs", "feature_store")]:
+            del sys.modules[name]
+        with pytest.raises(SystemExit) as ended:
+            main()
+        done = Done(*capfd.readouterr())
+        assert ended.value.code == code, done.stderr
+        return done
+
+    return run
+
+
+def test_a_job_s_life(mlbatch, project):
+    assert "toy" in mlbatch("list").stdout
+    assert "never run" in mlbatch("status").stdout
+    planned = mlbatch("plan", "toy").stdout
+    assert "backfill" in planned
+    assert "none yet: train first" in planned
+    assert "Nothing was written" in planned
+    refused = mlbatch("run", "toy", "--mode", "infer", code=2)
+    assert "hint: train one: mlbatch run toy --mode train" in refused.stderr
+
+    trained = json.loads(mlbatch("run", "toy", "--mode", "train", "--json").stdout)
+    assert (trained["model_version"], trained["promoted"]) == (1, True)
+    told = mlbatch("run", "toy", "--mode", "train").stdout
+    assert "it is the champion now" in told
+
+    first = mlbatch("--profile", "tiny", "run", "toy", "--mode", "infer", "--workers", "2")
+    assert "200 rows read: 200 written, 0 deleted." in first.stdout
+    assert "features   200 rows in 4 parts" in first.stderr
+
+    load(project, [note(3, "good again"), note(500)])
+    plan = json.loads(mlbatch("plan", "toy", "--json").stdout)
+    assert (plan["kind"], plan["newer"], plan["model_version"]) == ("delta", 1, 2)
+    assert plan["seconds"] is not None
+    delta = json.loads(mlbatch("run", "toy", "--mode", "infer", "--json").stdout)
+    assert delta["rows_written"] == delta["rows_read"] == 3
+    again = mlbatch("run", "toy", "--mode", "infer", "--slot", "2026-01-09").stdout
+    assert "0 of them are newer than the watermark" in again
+    assert (
+        "Nothing to do: slot 2026-01-09 was done"
+        in mlbatch("run", "toy", "--mode", "infer", "--slot", "2026-01-09").stdout
+    )
+    assert "Nothing to do." in mlbatch("plan", "toy", "--slot", "2026-01-09").stdout
+    nothing = mlbatch("run", "toy", "--mode", "infer", "--full", "--until", "2020-01-01T00:00:00Z")
+    assert "Nothing to do: no row of mood changed" in nothing.stdout
+
+    load(project, [note(600, "x" * 10_001)])
+    bad = mlbatch("run", "toy", "--mode", "infer", code=4)
+    assert "1 quarantined (see mlbatch show toy)" in bad.stdout
+    shown = mlbatch("show", "toy").stdout
+    assert "quarantined 600: too_long" in shown
+    assert "How sure the model is." in shown
+    status = json.loads(mlbatch("status", "--json").stdout)
+    assert status["jobs"][0]["state"].startswith("done: ")
+    assert "done: " in mlbatch("status").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("run", "tyo", "--mode", "infer"), "did you mean `toy`?"),
+        (("run", "toy", "--mode", "fly"), "Invalid value for '--mode'"),
+        (("runn",), "No such command"),
+        (("run", "toy", "--mode", "infer", "--until", "tomorrow"), "is not an instant"),
+        (("run", "toy", "--mode", "infer", "--until", "2026-01-01"), "no time zone"),
+        (("run", "toy", "--mode", "infer", "--slot", "2999-01-01"), "in the future"),
+        (("--profile", "prod", "list"), "has no profile 'prod'"),
+    ],
+)
+def test_what_is_typed_wrongly_exits_2_and_says_how(mlbatch, arguments, said):
+    assert said in mlbatch(*arguments, code=2).stderr
+
+
+def test_a_faulty_job_is_listed_with_its_place(project, mlbatch):
+    broken = project / "jobs" / "broken"
+    broken.mkdir()
+    (broken / "job.py").write_text("x = 1 / 0\n")
+    listed = mlbatch("list", code=2)
+    assert "toy" in listed.stdout
+    assert f"--> {broken}/job.py:1" in listed.stderr
+    shown = mlbatch("show", "broken", code=2)
+    assert "error: jobs/broken cannot be imported" in shown.stderr
+    shutil.rmtree(broken)
+
+
+def test_outside_a_project(tmp_path):
+    done = subprocess.run(
+        [MLBATCH, "list"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "no mlbatch.toml" in done.stderr
+
+
+def test_a_gate_that_refuses_exits_3(project, mlbatch):
+    file = project / "jobs/toy/job.py"
+    text = file.read_text()
+    file.write_text(text.replace("at_least=0.5", "at_least=1.5"))
+    refused = mlbatch("run", "toy", "--mode", "train", code=3)
+    file.write_text(text)
+    assert "NOT promoted" in refused.stdout
+    assert "was not promoted" in refused.stderr
+
+
+HEAVY = {
+    "alembic", "boto3", "duckdb", "MeCab", "mlflow", "numpy", "pandas", "pyarrow", "pydantic",
+    "scipy", "sklearn", "skops", "sqlalchemy", "sqlglot", "rich",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"]])
+def test_help_imports_nothing_heavy(arguments):
+    code = (
+        "import sys\nfrom mlbatch.cli import main\n"
+        f"sys.argv = ['mlbatch', *{arguments!r}]\n"
+        "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code\n"
+        "print('LOADED', *{name.partition('.')[0] for name in sys.modules})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.rpartition("LOADED")[2].split())
+    assert loaded & HEAVY == set()
+
+
+def test_every_command_has_help():
+    runner = CliRunner()
+    top = runner.invoke(cli, ["--help"]).output
+    for name, (_, text) in _COMMANDS.items():
+        assert text in top
+        assert runner.invoke(cli, [name, "--help"]).exit_code == 0
+
+
+def test_the_package_gives_its_names_lazily():
+    import mlbatch
+
+    for name in mlbatch.__all__:
+        assert getattr(mlbatch, name)
+    with pytest.raises(AttributeError, match="no attribute 'nope'"):
+        mlbatch.nope  # noqa: B018
