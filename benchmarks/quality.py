@@ -182,10 +182,13 @@ def real_lines() -> dict[str, tuple[list[str], bool]]:
 
 
 def real_tips(old: Rows) -> list[str]:
-    """Sentences that people wrote beside a recipe, its author's name aside: no steps."""
-    texts = [t for r in old for t in r.get("description") or []]
-    sentences = [s.strip() for t in texts for s in re.split(r"(?<=[。!?！？])|\n", t)]
-    return [s for s in sentences if s and not s.startswith("考案")]
+    """Full sentences that people wrote beside a recipe, as tips or to describe it: no steps.
+
+    Names of dishes and of authors, which end in no full stop, are not sentences.
+    """
+    texts = [t for r in old for t in [*(r.get("description") or []), r.get("tips") or ""]]
+    sentences = [s.strip() for t in texts for s in re.split(r"(?<=。)|\n", t)]
+    return list(dict.fromkeys(s for s in sentences if s.endswith("。")))
 
 
 def tell_steps() -> None:
