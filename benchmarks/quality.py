@@ -43,7 +43,11 @@ def shared(name: str) -> Rows | None:
     if not file.exists():
         print(f"SKIPPED: {name} is not in {folder}; set MLBATCH_SHARED_DATA")
         return None
-    text = gzip.open(file, "rt", encoding="utf-8") if name.endswith(".gz") else file.open(encoding="utf-8")
+    text = (
+        gzip.open(file, "rt", encoding="utf-8")
+        if name.endswith(".gz")
+        else file.open(encoding="utf-8")
+    )
     with text:
         return [json.loads(line) for line in text]
 
@@ -54,7 +58,11 @@ def place(*parts: object) -> float:
 
 
 def learn(
-    build: Callable[[], Any], rows: Rows, label: str, plan: Plan, group: Callable[[dict[str, Any]], object]
+    build: Callable[[], Any],
+    rows: Rows,
+    label: str,
+    plan: Plan,
+    group: Callable[[dict[str, Any]], object],
 ) -> Any:
     """Fit on rows in the order of a hash; ``group`` keeps rows together in every split."""
     ordered = sorted(rows, key=lambda row: place(row["id"]))
@@ -79,7 +87,13 @@ def batch_of(rows: Sequence[dict[str, Any]], inputs: tuple[str, ...]) -> pa.Reco
 def step_rows() -> Rows:
     """Every line of the kitchen."""
     return [
-        {"id": f"{r['id']}-{n}", "recipe": r["id"], "text": text, "is_step": kind == "step", "kind": kind}
+        {
+            "id": f"{r['id']}-{n}",
+            "recipe": r["id"],
+            "text": text,
+            "is_step": kind == "step",
+            "kind": kind,
+        }
         for r in recipes()
         for n, (kind, text) in enumerate(r["lines"])
     ]
@@ -227,9 +241,15 @@ def tell_recipes() -> None:
     real = shared("recipes_ja_cc0.jsonl")
     if real is None:
         return
-    model = learn(recipe_model.build, recipe_rows(), "label", recipe_plan(holdout=0.05), _dish).model
+    model = learn(
+        recipe_model.build, recipe_rows(), "label", recipe_plan(holdout=0.05), _dish
+    ).model
     rows = [
-        {"title": r["title"], "ingredients": " ".join(r["ingredients"]), "steps": " ".join(r["steps"])}
+        {
+            "title": r["title"],
+            "ingredients": " ".join(r["ingredients"]),
+            "steps": " ".join(r["steps"]),
+        }
         for r in real
     ]
     answer = model.predict(batch_of(rows, recipe_plan().inputs))

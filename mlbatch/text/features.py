@@ -79,8 +79,9 @@ def characters(
 
 
 def _hashed(column: str, **options: Any) -> Pipeline:  # noqa: ANN401  scikit-learn's own options
+    # That a word is there says more of a short text than how often.
     vectoriser = HashingVectorizer(
-        preprocessor=normalise, lowercase=False, alternate_sign=False, **options
+        preprocessor=normalise, lowercase=False, alternate_sign=False, binary=True, **options
     )
     return make_pipeline(Pick(column), vectoriser)
 

@@ -15,8 +15,9 @@ import MeCab
 
 _WAKATI = "-Owakati"
 # One C call a text. -O "" makes MeCab use these formats whatever the dictionary's own dicrc says.
-_LEMMA = r'-O "" -F "%f[0]\t%m\t%f[6]\n" -U "x\t%m\t%m\n" -E ""'
+_LEMMA = r'-O "" -F "%f[0],%f[1]\t%m\t%f[6]\n" -U "x,\t%m\t%m\n" -E ""'
 _CONTENT = frozenset(("名詞", "動詞", "形容詞", "副詞", "感動詞", "x"))
+_NUMERAL = "名詞,数"
 _NOTHING_LIKE_IT = "*"
 
 _local = threading.local()
@@ -58,11 +59,11 @@ def surfaces(text: str) -> list[str]:
 
 
 def lemmas(text: str) -> list[str]:
-    """Base forms of the content words of a normalised text: nouns, verbs, adjectives, adverbs."""
+    """Base forms of a normalised text's content words: nouns but numerals, verbs, adjectives, adverbs."""
     found = []
     for line in _parse(_LEMMA, " ".join(text.split())).split("\n")[:-1]:
         kind, surface, lemma = line.split("\t")
-        if kind in _CONTENT:
+        if kind.partition(",")[0] in _CONTENT and kind != _NUMERAL:
             found.append(surface if lemma == _NOTHING_LIKE_IT else lemma)
     return found
 
