@@ -12,6 +12,7 @@ import json
 import os
 import re
 import statistics
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from jobs.recipe_classifier import model as recipe_model
 from jobs.recipe_classifier.job import RecipeCategory, RecipeClassifier
 from jobs.step_classifier import model as step_model
 from jobs.step_classifier.job import StepClassifier
-from mlbatch.fitting import LabelledBatch, Plan, fit
+from mlbatch.fitting import FitResult, LabelledBatch, Plan, fit
 from mlbatch.labelled import fraction
 from mlbatch.model import TrainedModel
 from sample.kitchen import recipes
@@ -43,13 +44,9 @@ def shared(name: str) -> Rows | None:
     if not file.exists():
         print(f"SKIPPED: {name} is not in {folder}; set MLBATCH_SHARED_DATA")
         return None
-    text = (
-        gzip.open(file, "rt", encoding="utf-8")
-        if name.endswith(".gz")
-        else file.open(encoding="utf-8")
-    )
-    with text:
-        return [json.loads(line) for line in text]
+    content = file.read_bytes()
+    text = gzip.decompress(content) if name.endswith(".gz") else content
+    return [json.loads(line) for line in text.decode().splitlines()]
 
 
 def place(*parts: object) -> float:
@@ -62,10 +59,14 @@ def learn(
     rows: Rows,
     label: str,
     plan: Plan,
-    group: Callable[[dict[str, Any]], object],
-) -> Any:
-    """Fit on rows in the order of a hash; ``group`` keeps rows together in every split."""
+    group: Callable[[dict[str, Any]], object] | None = None,
+) -> FitResult:
+    """Fit on rows in the order of a hash.
+
+    ``group`` keeps rows together in every split; without it every label is spread evenly over all.
+    """
     ordered = sorted(rows, key=lambda row: place(row["id"]))
+    split = _spread(ordered, label) if group is None else [place(group(row)) for row in ordered]
 
     def epoch(_: int) -> Iterator[LabelledBatch]:
         for low in range(0, len(ordered), BATCH_ROWS):
@@ -73,10 +74,21 @@ def learn(
             yield LabelledBatch(
                 batch_of(some, plan.inputs),
                 np.array([row[label] for row in some]),
-                np.array([place(group(row)) for row in some]),
+                np.array(split[low : low + BATCH_ROWS]),
             )
 
     return fit(build, epoch, plan)
+
+
+def _spread(rows: Rows, label: str) -> list[float]:
+    """A place in [0, 1) for each row, such that each label fills the interval evenly."""
+    counts = Counter(row[label] for row in rows)
+    seen: Counter[Any] = Counter()
+    places = []
+    for row in rows:
+        places.append(seen[row[label]] / counts[row[label]])
+        seen[row[label]] += 1
+    return places
 
 
 def batch_of(rows: Sequence[dict[str, Any]], inputs: tuple[str, ...]) -> pa.RecordBatch:
@@ -114,10 +126,10 @@ def recipe_rows() -> Rows:
     ]
 
 
-def step_plan(**changed: Any) -> Plan:
+def step_plan(**changed: float) -> Plan:
     """As the job declares it."""
     training = StepClassifier.training
-    values = {
+    values: dict[str, Any] = {
         "classes": (False, True),
         "inputs": ("text",),
         "epochs": training.epochs,
@@ -127,10 +139,10 @@ def step_plan(**changed: Any) -> Plan:
     return Plan(**(values | changed))
 
 
-def recipe_plan(**changed: Any) -> Plan:
+def recipe_plan(**changed: float) -> Plan:
     """As the job declares it."""
     training = RecipeClassifier.training
-    values = {
+    values: dict[str, Any] = {
         "classes": RecipeCategory.table.column("label").choices,
         "inputs": RecipeClassifier.inputs,
         "epochs": training.epochs,
@@ -162,7 +174,7 @@ def f1_of_recipes(group: Callable[[dict[str, Any]], object]) -> list[float]:
     figures = []
     for turn in range(SPLITS):
         taught, judged = rotated(recipe_rows(), turn, group)
-        model = learn(recipe_model.build, taught, "label", recipe_plan(holdout=0.05), group).model
+        model = learn(recipe_model.build, taught, "label", recipe_plan(holdout=0.05)).model
         told = model.predict(batch_of(judged, recipe_plan().inputs)).labels
         figures.append(f1_score([row["label"] for row in judged], told, average="macro"))
     return figures
@@ -241,9 +253,7 @@ def tell_recipes() -> None:
     real = shared("recipes_ja_cc0.jsonl")
     if real is None:
         return
-    model = learn(
-        recipe_model.build, recipe_rows(), "label", recipe_plan(holdout=0.05), _dish
-    ).model
+    model = learn(recipe_model.build, recipe_rows(), "label", recipe_plan(holdout=0.05)).model
     rows = [
         {
             "title": r["title"],
@@ -255,10 +265,6 @@ def tell_recipes() -> None:
     answer = model.predict(batch_of(rows, recipe_plan().inputs))
     for row, label, score in zip(rows, answer.labels, answer.scores, strict=True):
         print(f"  {row['title']:<24} {label} {score:.2f}")
-
-
-def _dish(row: dict[str, Any]) -> object:
-    return row["dish"]
 
 
 if __name__ == "__main__":
