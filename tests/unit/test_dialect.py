@@ -126,7 +126,8 @@ IDIOMS = [
 
 @pytest.mark.parametrize(("redshift", "documented"), IDIOMS, ids=[i[0][7:60] for i in IDIOMS])
 def test_idiom(connection, redshift, documented):
-    assert connection.sql(to_duckdb(redshift)).fetchall()[0][0] == documented
+    table = connection.sql(to_duckdb(redshift)).to_arrow_table()
+    assert table.column(0)[0].as_py() == documented
 
 
 @pytest.mark.parametrize("call", ["GETDATE()", "SYSDATE", "CURRENT_TIMESTAMP"])
