@@ -18,6 +18,8 @@ from mlbatch.engine import PartOutcome, PartTask
 from mlbatch.errors import (
     ConservationError,
     MlbatchError,
+    ModelIncompatible,
+    ModelTampered,
     QuarantineLimitError,
     RunFailed,
     TemporaryError,
@@ -138,7 +140,7 @@ def _carry_out(
         ledger.give_up(plan.supersede, RunState.SUPERSEDED, reason, tools.new_epoch())
     if plan.resume is not None:
         run = plan.resume
-        load = _loader(job, run.new.model, tools)
+        load = _pinned_loader(job, run, tools)
     else:
         pin = _resolve(job, model, tools)
         load = _loader(job, pin, tools)
@@ -177,6 +179,15 @@ def _loader(job: type[Job], pin: ModelPin, tools: Tools) -> Callable[[], Predict
     load = partial(tools.load_model, job, folder, pin.digest)
     load()
     return load
+
+
+def _pinned_loader(job: type[Job], run: Run, tools: Tools) -> Callable[[], Predictor]:
+    """The model that an unfinished run was created with, or a way out when it is no longer usable."""
+    try:
+        return _loader(job, run.new.model, tools)
+    except (ModelTampered, ModelIncompatible) as error:
+        error.hint = f"run {run.run_id} is pinned to it; --supersede starts anew with the champion"
+        raise
 
 
 def _probe(job: type[Job], plan: Plan, ledger: Ledger, tools: Tools) -> Probe:

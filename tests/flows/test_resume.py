@@ -15,7 +15,7 @@ from toy.job import Toy
 from toy.model import Obedient
 
 from mlbatch.connectors.sqlite import SqlitePartSession
-from mlbatch.errors import Busy, Fenced, UsageError
+from mlbatch.errors import Busy, Fenced, ModelTampered, UsageError
 from mlbatch.inference import infer
 from mlbatch.ledger import Lease, Owner, RunState
 from mlbatch.planner import Request
@@ -104,6 +104,20 @@ def test_changed_code_is_not_silently_resumed(harness, tmp_path, monkeypatch):
     states = [run.state for run in harness.tools.sink.ledger().runs("mood")]
     assert states == [RunState.DONE, RunState.SUPERSEDED]
     assert ended.totals.written == 45
+
+
+def test_an_unfinished_run_whose_model_is_refused_says_the_way_out(harness, tmp_path):
+    harness.notes(notes(45))
+    run_until_commits(tmp_path, 1)
+    tools = replace(harness.tools, load_model=_refuse)
+    with pytest.raises(ModelTampered) as caught:
+        infer(Toy, Request(), tools)
+    assert "--supersede starts anew" in caught.value.hint
+    assert harness.infer(supersede=True).totals.written == 45
+
+
+def _refuse(*_):
+    raise ModelTampered
 
 
 def test_a_live_owner_is_not_disturbed(harness):
