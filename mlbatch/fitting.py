@@ -4,7 +4,8 @@ Rows are told apart by ``split``, a stable hash of their split key in [0, 1): be
 are never learnt from; the others fall into ``folds`` folds. Each batch is transformed once and taught
 to the final model, which sees all folds, and to one model per fold, which does not see its own. The
 fold models' decisions on rows they never saw calibrate the final model and place its threshold; no
-row has to be given up for that.
+row has to be given up for that. With many rows that is dear: one fold means that the final model is
+the only one, and a slice of the rows that it never sees calibrates it.
 """
 
 from __future__ import annotations
@@ -23,6 +24,12 @@ from mlbatch.model import Label, TrainedModel, declared_order
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+
+_SLICE = 0.2
+"""Share of the rows that calibrate where there is one fold."""
+_NO_FOLD = -1
+"""Of a row that every model may learn from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +76,16 @@ class Plan:
     inputs: tuple[str, ...]
     epochs: int = 5
     folds: int = 5
+    """Models that give scores for calibration; with 1 the final model gives them, on a slice."""
     holdout: float = 0.2
     seed: int = 0
     threshold_recall: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse to calibrate on nothing, before the first epoch rather than after the last."""
+        if self.folds < 1:
+            message = f"{self.folds} folds leave no row to calibrate on"
+            raise UsageError(message, hint="1 keeps a slice apart, 5 cross-fits")
 
 
 Batches = Callable[[int], Iterable[LabelledBatch]]
@@ -153,20 +167,23 @@ class _Learner:
         self._plan, self._counts = plan, counts
         self._pipeline = build()
         self._final = _seeded(self._pipeline[-1], plan.seed)
-        self._folds = [_seeded(build()[-1], plan.seed) for _ in range(plan.folds)]
+        count = 0 if plan.folds == 1 else plan.folds
+        self._folds = [_seeded(build()[-1], plan.seed) for _ in range(count)]
         self._random = np.random.default_rng(plan.seed)
         self._sorted_classes = np.array(sorted(plan.classes))
         self.rows_taught = 0
 
     def teach(self, batches: Iterable[LabelledBatch], epoch: int) -> EpochMetrics:
         """One pass over the rows that are not held out."""
-        rows = right = 0
+        rows = right = taught = 0
         for labels, split, features in self._taught(batches):
-            if rows or epoch > 1:
+            if taught or epoch > 1:
                 right += int((self._final.predict(features) == labels).sum())
             rows += len(labels)
-            self._teach_batch(labels, self._fold_of(split), features)
-        self.rows_taught = rows
+            fold = self._fold_of(split)
+            taught += int((fold != len(self._folds)).sum())
+            self._teach_batch(labels, fold, features)
+        self.rows_taught = taught
         return EpochMetrics(epoch, rows, right / max(rows, 1))
 
     def _taught(
@@ -182,6 +199,8 @@ class _Learner:
         """Number of each row's fold; held-out rows are in the final model's, after the others."""
         place = (split - self._plan.holdout) / (1 - self._plan.holdout)
         fold = np.minimum((place * self._plan.folds).astype(int), self._plan.folds - 1)
+        if self._plan.folds == 1:
+            fold = np.where(place < _SLICE, 0, _NO_FOLD)
         return np.where(place < 0, self._plan.folds, fold)
 
     def _teach_batch(self, labels: np.ndarray, fold: np.ndarray, features: Any) -> None:  # noqa: ANN401
@@ -199,10 +218,11 @@ class _Learner:
         unseen, held_out = Decisions(), Decisions()
         for batch in batches:
             features = self._pipeline[:-1].transform(batch.batch)
-            for number, classifier in enumerate([*self._folds, self._final]):
-                rows = np.flatnonzero(self._fold_of(batch.split) == number)
+            fold = self._fold_of(batch.split)
+            for number, classifier in enumerate([*(self._folds or [self._final]), self._final]):
+                rows = np.flatnonzero(fold == number)
                 if len(rows):
-                    kind = held_out if classifier is self._final else unseen
+                    kind = held_out if number == self._plan.folds else unseen
                     kind.add(batch.labels[rows].tolist(), self._decide(classifier, features[rows]))
         return unseen, held_out
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import os
+import re
 import threading
 import unicodedata
 from functools import lru_cache
@@ -19,6 +20,7 @@ _LEMMA = r'-O "" -F "%f[0],%f[1]\t%m\t%f[6]\n" -U "x,\t%m\t%m\n" -E ""'
 _CONTENT = frozenset(("名詞", "動詞", "形容詞", "副詞", "感動詞", "x"))
 _NUMERAL = "名詞,数"
 _NOTHING_LIKE_IT = "*"
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 _local = threading.local()
 
@@ -30,15 +32,7 @@ def normalise(text: str) -> str:
     silently stop, and lone surrogates, which it cannot take, become spaces.
     """
     plain = unicodedata.normalize("NFKC", text).lower().replace("\0", " ")
-    return plain if plain.isascii() else _without_surrogates(plain)
-
-
-def _without_surrogates(text: str) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-8", "replace").decode().replace("?", " ")
-    return text
+    return plain if plain.isascii() else _LONE_SURROGATE.sub(" ", plain)
 
 
 def _tagger(arguments: str) -> MeCab.Tagger:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import multiprocessing
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlbatch.text import dictionary_fingerprint, dictionary_name, lemmas, normalise, surfaces
@@ -20,6 +21,7 @@ from mlbatch.text import dictionary_fingerprint, dictionary_name, lemmas, normal
         pytest.param("切る\r\n焼く\t煮る\n", ["切る", "焼く", "煮る"], id="65-line-ends"),
         pytest.param("切る\0焼く", ["切る", "焼く"], id="66-nul-cuts-nothing-off"),
         pytest.param("切る\ud800焼く", ["切る", "焼く"], id="67-lone-surrogate"),
+        pytest.param("塩は?\ud800焼く", ["塩", "は", "?", "焼く"], id="67-question-marks-stay"),
         pytest.param("EOS\n切る", ["eos", "切る"], id="69-the-end-marker-as-text"),
         pytest.param("ﾌﾗｲﾊﾟﾝで焼く", ["フライパン", "で", "焼く"], id="74-half-width-kana"),
         pytest.param("ハ\u3099ター", ["バター"], id="74-combining-mark"),
@@ -66,12 +68,12 @@ def test_lemmas_are_base_forms_of_content_words():
     assert lemmas("ズッキーニョ炒め") == ["ズッキーニョ", "炒める"]
 
 
+@settings(deadline=None)  # the first text loads the dictionary
 @given(st.text(max_size=200))
 def test_any_text_is_read_to_its_end(text):
     plain = normalise(text + "終わり")
     words = surfaces(plain)
-    assert "".join(words) == "".join(plain.split()) or words
-    assert words[-1].endswith(("終わり", "り"))
+    assert "".join(words) == "".join(plain.split())
     assert isinstance(lemmas(plain), list)
 
 
@@ -86,10 +88,21 @@ def test_81_one_tagger_a_thread():
         assert list(pool.map(surfaces, texts)) == [surfaces(text) for text in texts]
 
 
+FORK = """
+import os
+from mlbatch.text import surfaces, tokeniser
+before = surfaces("玉ねぎを切る")
+inherited = set(tokeniser._local.taggers)
+if child := os.fork():
+    raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+same = surfaces("玉ねぎを切る") == before
+os._exit(0 if same and len(set(tokeniser._local.taggers) - inherited) == 1 else 1)
+"""
+
+
 def test_81_a_fork_makes_its_own():
-    surfaces("切る")
-    with multiprocessing.get_context("forkserver").Pool(1) as pool:
-        assert pool.map(surfaces, ["玉ねぎを切る"]) == [["玉ねぎ", "を", "切る"]]
+    # In a process of its own: this one may have threads, and forking those is another matter.
+    assert subprocess.run([sys.executable, "-c", FORK], timeout=60, check=False).returncode == 0
 
 
 def test_80_the_dictionary_has_a_fingerprint():

@@ -1,0 +1,94 @@
+"""Who is taught which rows; what is learnt from them stands in test_learning."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from scipy.sparse import csr_matrix
+from sklearn.linear_model import SGDClassifier
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import FunctionTransformer
+
+from mlbatch.errors import UsageError
+from mlbatch.fitting import LabelledBatch, Plan, fit
+
+ROWS, BATCH_ROWS = 400, 64
+SPLIT = np.random.default_rng(0).random(ROWS)
+LABELS = np.random.default_rng(1).random(ROWS) < 0.5
+HELD_OUT = frozenset(np.flatnonzero(SPLIT < 0.2).tolist())
+REST = frozenset(range(ROWS)) - HELD_OUT
+
+
+class Witness(SGDClassifier):
+    """Tells the rows that it was taught from those that it decided; a row is its own feature."""
+
+    def partial_fit(self, features, labels, classes=None, sample_weight=None):
+        self.__dict__.setdefault("taught_", set()).update(features.indices.tolist())
+        return super().partial_fit(features, labels, classes, sample_weight)
+
+    def decision_function(self, features):
+        self.__dict__.setdefault("decided_", []).extend(features.indices.tolist())
+        return super().decision_function(features)
+
+    def predict(self, features):
+        """What accuracy on the way is measured with; it decides nothing."""
+        return super().decision_function(features) > 0
+
+
+def own_feature(batch):
+    rows = batch.column("row").to_numpy()
+    return csr_matrix((np.ones(len(rows)), (np.arange(len(rows)), rows)), shape=(len(rows), ROWS))
+
+
+def batches(_):
+    for low in range(0, ROWS, BATCH_ROWS):
+        some = slice(low, low + BATCH_ROWS)
+        batch = pa.record_batch({"row": np.arange(ROWS)[some]})
+        yield LabelledBatch(batch, LABELS[some], SPLIT[some])
+
+
+def witnesses(folds):
+    """The final model, the models of the folds, and the result."""
+    made = []
+
+    def build():
+        made.append(Witness(loss="log_loss"))
+        return Pipeline([("own", FunctionTransformer(own_feature)), ("witness", made[-1])])
+
+    plan = Plan(classes=(False, True), inputs=("row",), epochs=2, folds=folds, threshold_recall=0.9)
+    result = fit(build, batches, plan)
+    return made[0], made[1:], result
+
+
+@pytest.mark.parametrize("folds", [2, 5])
+def test_the_final_model_learns_from_all_rows_but_the_held_out(folds):
+    final, others, result = witnesses(folds)
+    assert len(others) == folds
+    assert final.taught_ == REST
+    assert set(final.decided_) == HELD_OUT
+    assert (result.rows_taught, result.rows_held_out) == (len(REST), len(HELD_OUT))
+
+
+@pytest.mark.parametrize("folds", [2, 5])
+def test_each_row_is_decided_once_by_the_fold_that_never_saw_it(folds):
+    _, others, _ = witnesses(folds)
+    for fold in others:
+        assert fold.taught_ == REST - set(fold.decided_)
+    assert sorted(row for fold in others for row in fold.decided_) == sorted(REST)
+
+
+def test_one_fold_is_one_model_and_a_slice_that_it_never_sees():
+    final, others, result = witnesses(1)
+    kept_apart = set(final.decided_) - HELD_OUT
+    assert others == []
+    assert final.taught_ == REST - kept_apart
+    assert len(final.decided_) == len(set(final.decided_)) == len(kept_apart) + len(HELD_OUT)
+    assert 0.1 < len(kept_apart) / len(REST) < 0.3
+    assert (result.rows_taught, result.rows_held_out) == (len(final.taught_), len(HELD_OUT))
+    assert 0 < result.model.threshold < 1
+
+
+def test_no_fold_is_refused_before_anything_is_read():
+    with pytest.raises(UsageError, match="0 folds leave no row"):
+        Plan(classes=(False, True), inputs=("row",), folds=0)
