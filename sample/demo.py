@@ -35,8 +35,8 @@ def main() -> None:
         click.echo(f"  {table:<14} {rows:>6,} rows")
     for job in JOBS:
         _type("run", job, "--mode", "train")
+    _type("plan", JOBS[0])
     for job in JOBS:
-        _type("plan", job)
         _type("run", job, "--mode", "infer")
     _say("Day two: recipes are added, edited and deleted; only they are read again")
     changed = load_next_day(tools.warehouse)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import SGDClassifier
@@ -116,6 +116,7 @@ def test_a_label_without_rows_is_refused():
         fit(build, batches_of(batch, labels, split), plan(("soup", "bread"), holdout=0.0))
 
 
+@settings(deadline=None)
 @given(st.floats(0.3, 3), st.floats(-2, 2))
 def test_platt_finds_the_slope(slope, intercept):
     random = np.random.default_rng(0)
