@@ -99,12 +99,13 @@ def infer(job: type[Job], request: Request, tools: Tools, *, model: str = CHAMPI
     """
     request = _checked(request, tools)
     ledger = tools.sink.ledger()
-    tools.sink.prepare(job.output.table)
+    way = tools.sink.prepare(job.output.table)
     lease = ledger.acquire(job.output.table.name, job.name, tools.owner, tools.new_epoch())
     with _beating(ledger, lease):
         try:
             plan = decide(request, _facts(job, ledger, tools), job.delta)
             tools.notify("plan", f"{plan.kind}: {plan.reason}")
+            tools.notify("sink", way)
             if plan.done is not None:
                 return _already_done(plan, plan.done, ledger)
             return _carry_out(job, plan, lease, ledger, tools, model)
@@ -156,7 +157,7 @@ def _carry_out(
                 _latest(ledger, run), RunState.FAILED, str(error), tools.new_epoch()
             )
         raise
-    return Inference(plan, _record(run, totals, ledger, tools), totals, probe, seconds)
+    return Inference(plan, _record(run, ledger, tools), totals, probe, seconds)
 
 
 def _latest(ledger: Ledger, run: Run) -> Run:
@@ -332,8 +333,23 @@ def _check_table(job: type[Job], run: Run, totals: Totals, tools: Tools) -> None
         raise ConservationError(message, hint=hint)
 
 
-def _record(run: Run, totals: Totals, ledger: Ledger, tools: Tools) -> Run:
-    """Tell the tracking server; the data is in, so its absence fails nothing."""
+def _record(run: Run, ledger: Ledger, tools: Tools) -> Run:
+    """Tell the tracking server about this run, and about earlier ones that it could not be told.
+
+    The data is in, so the server's absence fails nothing: the ledger remembers what was not sent.
+    """
+    finished = [r for r in ledger.runs(run.new.output_table) if r.state is RunState.DONE]
+    try:
+        for unsent in reversed([r for r in finished if r.tracking_run_id is None]):
+            sent = _send(unsent, ledger, tools)
+            run = sent if sent.run_id == run.run_id else run
+    except TemporaryError as error:
+        tools.notify("notice", f"not logged yet, the next run does so: {error.message}")
+    return run
+
+
+def _send(run: Run, ledger: Ledger, tools: Tools) -> Run:
+    totals = Totals.of(ledger.parts(run.run_id))
     figures = {
         "rows_read": float(totals.expected),
         "rows_written": float(totals.written),
@@ -341,11 +357,7 @@ def _record(run: Run, totals: Totals, ledger: Ledger, tools: Tools) -> Run:
         "rows_quarantined": float(totals.quarantined),
         "rows_filtered": float(totals.filtered),
     }
-    try:
-        tracked = tools.tracking.record_inference(run.new.job, run.run_id, figures)
-    except TemporaryError as error:
-        tools.notify("notice", f"not logged: {error.message}")
-        return run
+    tracked = tools.tracking.record_inference(run.new.job, run.run_id, figures)
     return ledger.tracked(run, tracked)
 
 

@@ -10,23 +10,54 @@ from __future__ import annotations
 import os
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    SecretStr,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from mlbatch.errors import SettingsError
 from mlbatch.project import MARKER
 
 HOME = Path(".mlbatch")
+DEVSTACK = "devstack"
 
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class WarehouseSettings(_Section):
-    """Where features come from."""
+Tls = Literal["verify", "off"]
+"""Whether a connection is encrypted and the server's name checked. No third way."""
+_THIS_MACHINE = ("127.0.0.1", "::1", "localhost")
+
+
+def _refuse_clear_text(tls: str, host: str | None) -> None:
+    if tls == "off" and host not in (*_THIS_MACHINE, None):
+        raise ValueError(f"tls may be off only for this machine, not for {host}")
+
+
+def _by_kind(default: str) -> Discriminator:
+    """Which section a table is meant to be, by its ``kind``."""
+
+    def kind(value: object) -> str:
+        if isinstance(value, dict):
+            return str(value.get("kind", default))
+        return str(getattr(value, "kind", default))
+
+    return Discriminator(kind)
+
+
+class DuckdbSettings(_Section):
+    """The embedded warehouse."""
 
     kind: Literal["duckdb"] = "duckdb"
     path: Path = HOME / "warehouse.duckdb"
@@ -34,18 +65,127 @@ class WarehouseSettings(_Section):
     """Rows per unloaded part."""
 
 
-class StorageSettings(_Section):
-    """Where unloaded parts lie."""
+class RedshiftSettings(_Section):
+    """Amazon Redshift, unloading to the storage."""
+
+    kind: Literal["redshift"]
+    transport: Literal["data_api", "wire"] = "data_api"
+    """Statements over HTTP, or a connection of redshift-connector."""
+    database: str
+    cluster: str | None = None
+    workgroup: str | None = None
+    """Of Redshift Serverless, instead of a cluster."""
+    user: str | None = None
+    password: SecretStr | None = None
+    """For the wire only; without one, IAM gives temporary credentials."""
+    secret_arn: str | None = None
+    host: str | None = None
+    port: int = 5439
+    tls: Tls = "verify"
+    ca: Path | None = None
+    region: str | None = None
+    endpoint: str | None = None
+    iam_role: str = "default"
+    """Role that the warehouse takes to write to and read from the storage."""
+    kms_key: str | None = None
+    part_megabytes: int = Field(64, ge=5, le=6200)
+    """Longest part."""
+    query_group: str | None = None
+    statement_seconds: int = Field(4 * 3600, ge=1)
+    """A statement that runs longer is cancelled."""
+
+    @model_validator(mode="after")
+    def _reachable(self) -> Self:
+        if self.transport == "wire" and self.host is None:
+            raise ValueError("the transport wire needs host")
+        if self.transport == "data_api" and not (self.cluster or self.workgroup):
+            raise ValueError("the transport data_api needs cluster or workgroup")
+        _refuse_clear_text(self.tls, self.host)
+        return self
+
+
+class QueuerySettings(_Section):
+    """A Queuery server in front of Redshift."""
+
+    kind: Literal["queuery"]
+    endpoint: str
+    token: str
+    token_secret: SecretStr
+    query_seconds: int = Field(4 * 3600, ge=1)
+
+
+class FolderSettings(_Section):
+    """Parts in a folder."""
 
     kind: Literal["folder"] = "folder"
     path: Path = HOME / "parts"
 
 
-class SinkSettings(_Section):
-    """Where predictions go, and the ledger beside them."""
+class S3Settings(_Section):
+    """Parts in S3."""
+
+    kind: Literal["s3"]
+    bucket: str
+    prefix: str = ""
+    region: str | None = None
+    owner: str | None = None
+    """Account that must own the bucket."""
+    kms_key: str | None = None
+    endpoint: str | None = None
+    access_key: str | None = None
+    secret_key: SecretStr | None = None
+
+    @model_validator(mode="after")
+    def _no_lasting_keys(self) -> Self:
+        if self.access_key and not self.endpoint:
+            raise ValueError("keys are for stand-ins; on AWS use a role")
+        return self
+
+
+class SqliteSettings(_Section):
+    """Predictions and ledger in one SQLite file."""
 
     kind: Literal["sqlite"] = "sqlite"
     path: Path = HOME / "outputs.db"
+
+
+class MysqlSettings(_Section):
+    """Predictions and ledger in Aurora MySQL or MariaDB."""
+
+    kind: Literal["mysql"]
+    host: str
+    port: int = 3306
+    database: str
+    user: str
+    password: SecretStr | None = None
+    """Without one, `secret_arn` or an IAM token."""
+    secret_arn: str | None = None
+    region: str | None = None
+    tls: Tls = "verify"
+    ca: Path | None = None
+    local_infile: bool = True
+    """Whether LOAD DATA LOCAL is used where the server allows it."""
+
+    @model_validator(mode="after")
+    def _encrypted(self) -> Self:
+        _refuse_clear_text(self.tls, self.host)
+        return self
+
+
+WarehouseSettings = Annotated[
+    Annotated[DuckdbSettings, Tag("duckdb")]
+    | Annotated[RedshiftSettings, Tag("redshift")]
+    | Annotated[QueuerySettings, Tag("queuery")],
+    _by_kind("duckdb"),
+]
+StorageSettings = Annotated[
+    Annotated[FolderSettings, Tag("folder")] | Annotated[S3Settings, Tag("s3")],
+    _by_kind("folder"),
+]
+SinkSettings = Annotated[
+    Annotated[SqliteSettings, Tag("sqlite")] | Annotated[MysqlSettings, Tag("mysql")],
+    _by_kind("sqlite"),
+]
 
 
 class TrackingSettings(_Section):
@@ -68,9 +208,9 @@ class Settings(BaseSettings):
     profile: str = "default"
     workers: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1)
     """Processes that score parts."""
-    warehouse: WarehouseSettings = WarehouseSettings()
-    storage: StorageSettings = StorageSettings()
-    sink: SinkSettings = SinkSettings()
+    warehouse: WarehouseSettings = DuckdbSettings()
+    storage: StorageSettings = FolderSettings()
+    sink: SinkSettings = SqliteSettings()
     tracking: TrackingSettings = TrackingSettings()
 
     @classmethod
@@ -102,14 +242,28 @@ def load_settings(root: Path, profile: str | None = None) -> Settings:
     try:
         return Settings(root=root, **(values | {"profile": chosen}))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        message = f"{file}, profile {chosen}: {where}: {first['msg']}"
+        message = f"{file}, profile {chosen}: {_first_fault(error)}"
         raise SettingsError(message, hint="docs/settings.md lists every setting") from error
 
 
+def _first_fault(error: ValidationError) -> str:
+    fault = error.errors(include_input=False, include_url=False)[0]
+    place, text = [str(part) for part in fault["loc"]], fault["msg"].removeprefix("Value error, ")
+    if fault["type"] == "union_tag_invalid":
+        place.append("kind")
+        text = f"{fault['ctx']['tag']!r} is none of {fault['ctx']['expected_tags']}"
+    elif fault["type"] == "value_error":
+        place = place[:1]
+    else:
+        # pydantic names the chosen kind between section and setting.
+        del place[1 : len(place) - 1]
+    return f"{'.'.join(place)}: {text}"
+
+
 def _profile(document: dict[str, Any], chosen: str, file: Path) -> dict[str, Any]:
-    profiles = document.get("profiles", {})
+    profiles = dict(document.get("profiles", {}))
+    if chosen == DEVSTACK and chosen not in profiles:
+        profiles |= _running_devstack(file.parent)
     if chosen != "default" and chosen not in profiles:
         message = f"{file} has no profile {chosen!r}"
         raise SettingsError(message, hint=f"it has: {', '.join(profiles) or 'none'}")
@@ -119,3 +273,14 @@ def _profile(document: dict[str, Any], chosen: str, file: Path) -> dict[str, Any
         raise SettingsError(message, hint="settings stand in [profiles.NAME]")
     values: dict[str, Any] = profiles.get(chosen, {})
     return values
+
+
+def _running_devstack(root: Path) -> dict[str, Any]:
+    """The profile of the private servers that `mlbatch devstack up` started, if they run."""
+    from mlbatch.devstack.stack import profile  # noqa: PLC0415  nobody else pays for its imports
+
+    found = profile(root / HOME / "devstack")
+    if found is None:
+        message = "the devstack does not run"
+        raise SettingsError(message, hint="start it: mlbatch devstack up")
+    return {DEVSTACK: found}

@@ -112,8 +112,15 @@ class Ledger(Protocol):
 class Sink(Protocol):
     """A database for outputs and ledger. Picklable."""
 
-    def prepare(self, table: OutputTable) -> None:
-        """Make the output table, or check that the one there fits its declaration."""
+    def about(self) -> str:
+        """What answers there, in a few words, for `mlbatch doctor`."""
+        ...
+
+    def prepare(self, table: OutputTable) -> str:
+        """Make the output table, or check that the one there fits its declaration.
+
+        Returns in a few words how rows will be written.
+        """
         ...
 
     def ledger(self) -> Ledger:

@@ -26,6 +26,10 @@ class Storage(Protocol):
         """URI that every object's begins with, ending in a slash."""
         ...
 
+    def about(self) -> str:
+        """What answers there, in a few words, for `mlbatch doctor`."""
+        ...
+
     def stat(self, uri: str) -> Stored:
         """Size and content tag; a missing object raises SnapshotError."""
         ...
@@ -36,4 +40,8 @@ class Storage(Protocol):
 
     def read(self, uri: str) -> bytes:
         """A small object whole."""
+        ...
+
+    def put(self, uri: str, data: bytes) -> None:
+        """Write an object whole."""
         ...

@@ -48,6 +48,10 @@ class FolderTracking:
 
     root: Path
 
+    def about(self) -> str:
+        """See `mlbatch.tracking.Tracking.about`."""
+        return f"the folder {self.root}"
+
     def record(self, training: TrainingRecord, model: Path, digest: str) -> ModelVersion:
         """See `mlbatch.tracking.Tracking.record`."""
         folder = self.root / training.job

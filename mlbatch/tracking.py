@@ -40,6 +40,10 @@ class TrainingRecord:
 class Tracking(Protocol):
     """Where training is recorded and models are registered."""
 
+    def about(self) -> str:
+        """What answers there, in a few words, for `mlbatch doctor`."""
+        ...
+
     def record(self, training: TrainingRecord, model: Path, digest: str) -> ModelVersion:
         """Log a training run and register the files of ``model`` as a new version."""
         ...

@@ -24,6 +24,10 @@ class Unloaded:
 class Warehouse(Protocol):
     """Statements are one SELECT each, in Redshift's dialect."""
 
+    def about(self) -> str:
+        """What answers there, in a few words, for `mlbatch doctor`."""
+        ...
+
     def now(self) -> datetime:
         """The warehouse's own clock, in UTC."""
         ...

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import secrets
 import uuid
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import mlbatch
 from mlbatch.connectors.database.liveness import this_process
@@ -15,11 +17,26 @@ from mlbatch.connectors.mlflow import MlflowTracking
 from mlbatch.connectors.skops_file import Expectations, load_model, save_model
 from mlbatch.connectors.sqlite import SqliteSink
 from mlbatch.engines.local import LocalEngine
+from mlbatch.errors import SettingsError
 from mlbatch.job import Job
 from mlbatch.model import TrainedModel
-from mlbatch.settings import HOME, Settings
+from mlbatch.settings import (
+    HOME,
+    DuckdbSettings,
+    FolderSettings,
+    MysqlSettings,
+    S3Settings,
+    Settings,
+    SqliteSettings,
+)
 from mlbatch.text import TRUSTED, dictionary_fingerprint
 from mlbatch.tools import Notify, Tools
+
+if TYPE_CHECKING:
+    from mlbatch.connectors.aws import AwsAccess
+    from mlbatch.sink import Sink
+    from mlbatch.storage import Storage
+    from mlbatch.warehouse import Warehouse
 
 ID_ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"
 ID_LENGTH = 12
@@ -27,14 +44,11 @@ ID_LENGTH = 12
 
 def connect(settings: Settings, notify: Notify) -> Tools:
     """Build the tools that ``settings`` describe; nothing is opened yet."""
-    storage = FolderStorage(settings.path(settings.storage.path))
-    warehouse = DuckdbWarehouse(
-        settings.path(settings.warehouse.path), storage, settings.warehouse.part_rows
-    )
+    storage = _storage(settings)
     return Tools(
-        warehouse=warehouse,
+        warehouse=_warehouse(settings, storage),
         storage=storage,
-        sink=SqliteSink(settings.path(settings.sink.path)),
+        sink=_sink(settings),
         tracking=_tracking(settings),
         engine=LocalEngine(settings.workers, settings.root),
         owner=this_process(str(uuid.uuid4())),
@@ -47,6 +61,72 @@ def connect(settings: Settings, notify: Notify) -> Tools:
         save_model=save_job_model,
         notify=notify,
     )
+
+
+def _warehouse(settings: Settings, storage: Storage) -> Warehouse:
+    chosen = settings.warehouse
+    if isinstance(chosen, DuckdbSettings):
+        if not isinstance(storage, FolderStorage):
+            message = "the embedded warehouse unloads into a folder"
+            raise SettingsError(message, hint="set storage.kind to folder, or warehouse.kind")
+        return DuckdbWarehouse(settings.path(chosen.path), storage, chosen.part_rows)
+    message = f"warehouse.kind {chosen.kind} is not connected yet"
+    raise SettingsError(message)
+
+
+def _storage(settings: Settings) -> Storage:
+    chosen = settings.storage
+    if isinstance(chosen, FolderSettings):
+        return FolderStorage(settings.path(chosen.path))
+    from mlbatch.connectors.s3 import S3Storage  # noqa: PLC0415
+
+    return S3Storage(
+        bucket=chosen.bucket,
+        folder=chosen.prefix.strip("/"),
+        access=_access(chosen),
+        owner=chosen.owner,
+        kms_key=chosen.kms_key,
+    )
+
+
+def _sink(settings: Settings) -> Sink:
+    chosen = settings.sink
+    if isinstance(chosen, SqliteSettings):
+        return SqliteSink(settings.path(chosen.path))
+    from mlbatch.connectors.mysql.address import MysqlAddress  # noqa: PLC0415
+    from mlbatch.connectors.mysql.sink import MysqlSink  # noqa: PLC0415
+
+    address = MysqlAddress(
+        host=chosen.host,
+        port=chosen.port,
+        database=chosen.database,
+        user=chosen.user,
+        password=_password(chosen),
+        verify_tls=chosen.tls == "verify",
+        ca=settings.path(chosen.ca) if chosen.ca else None,
+        local_infile=chosen.local_infile,
+    )
+    return MysqlSink(address)
+
+
+def _password(chosen: MysqlSettings) -> Callable[[], str]:
+    from mlbatch.connectors.mysql.address import FixedPassword  # noqa: PLC0415
+
+    if chosen.password is not None:
+        return FixedPassword(chosen.password.get_secret_value())
+    from mlbatch.connectors.aws import AwsAccess, ManagedSecret, RdsToken  # noqa: PLC0415
+
+    access = AwsAccess(chosen.region)
+    if chosen.secret_arn is not None:
+        return ManagedSecret(chosen.secret_arn, access)
+    return RdsToken(chosen.host, chosen.port, chosen.user, access)
+
+
+def _access(chosen: S3Settings) -> AwsAccess:
+    from mlbatch.connectors.aws import AwsAccess  # noqa: PLC0415
+
+    secret = chosen.secret_key.get_secret_value() if chosen.secret_key else None
+    return AwsAccess(chosen.region, chosen.endpoint, chosen.access_key, secret)
 
 
 def _tracking(settings: Settings) -> MlflowTracking:

@@ -11,6 +11,8 @@ from toy.model import Obedient
 
 from mlbatch.testing import JobHarness
 
+pytest_plugins = ["servers"]
+
 DAY_ONE = datetime(2026, 1, 1, 12)
 
 

@@ -16,6 +16,11 @@ _COMMANDS = {
     "list": ("mlbatch.cli.look", "The project's jobs, and what is wrong with them."),
     "show": ("mlbatch.cli.look", "One job: features, output table, models, last runs."),
     "status": ("mlbatch.cli.look", "Every job: fresh, running, left unfinished."),
+    "doctor": ("mlbatch.cli.doctor", "Check connections and rights one by one, with what to do."),
+    "devstack": (
+        "mlbatch.cli.devstack",
+        "Private servers like the real ones, to try everything on.",
+    ),
 }
 
 

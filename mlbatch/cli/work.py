@@ -172,13 +172,14 @@ def plan_command(profile: str | None, /, job: str, as_json: bool, **request: Any
     """Show what `run JOB --mode infer` would do, and why. Writes nothing."""
     session = Session.open(profile)
     found = preview(session.job(job), Request(**request), session.tools())
-    part_rows = session.settings.warehouse.part_rows
+    # Other warehouses cut parts by bytes, which nobody knows before the unload.
+    part_rows = getattr(session.settings.warehouse, "part_rows", None)
     facts = _preview_facts(job, found, part_rows)
     _tell(facts, _preview_text(facts, session.job(job)), as_json=as_json)
     return ExitCode.DONE
 
 
-def _preview_facts(job: str, found: Preview, part_rows: int) -> dict[str, object]:
+def _preview_facts(job: str, found: Preview, part_rows: int | None) -> dict[str, object]:
     plan, probe = found.plan, found.probe
     rows = probe.rows if probe else None
     seconds = rows / found.rows_per_second if rows is not None and found.rows_per_second else None
@@ -191,7 +192,7 @@ def _preview_facts(job: str, found: Preview, part_rows: int) -> dict[str, object
         "rows": rows,
         "newer": probe.newer if probe else None,
         "duplicates": probe.duplicates if probe else None,
-        "parts": None if rows is None else -(-rows // part_rows),
+        "parts": None if rows is None or part_rows is None else -(-rows // part_rows),
         "model_version": found.model.version if found.model else None,
         "seconds": None if seconds is None else round(seconds, 1),
         "nothing_to_do": plan.done is not None,
@@ -207,7 +208,8 @@ def _preview_text(facts: dict[str, Any], job: type[Job]) -> str:
         lines.append(f"Resume  run {facts['resumes']}: its window, model and parts are its own")
     else:
         lines.append(f"Read    {job.features.view.name}, {facts['window']}")
-        lines.append(f"        {facts['rows']:,} rows, about {facts['parts']} parts")
+        parts = f", about {facts['parts']} parts" if facts["parts"] is not None else ""
+        lines.append(f"        {facts['rows']:,} rows{parts}")
         if facts["duplicates"]:
             lines.append(f"        {facts['duplicates']:,} rows repeat a key; the newest is taken")
     table = job.output.table

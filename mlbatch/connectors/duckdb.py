@@ -32,6 +32,11 @@ class DuckdbWarehouse:
     storage: FolderStorage
     part_rows: int = PART_ROWS
 
+    def about(self) -> str:
+        """See `mlbatch.warehouse.Warehouse.about`."""
+        self.fetch("SELECT 1 AS one")
+        return f"DuckDB {duckdb.__version__} in {self.path}"
+
     def now(self) -> datetime:
         """See `mlbatch.warehouse.Warehouse.now`."""
         return datetime.now(UTC)

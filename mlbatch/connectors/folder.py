@@ -25,6 +25,10 @@ class FolderStorage:
         """``file:///.../``."""
         return self.root.as_uri() + "/"
 
+    def about(self) -> str:
+        """See `mlbatch.storage.Storage.about`."""
+        return f"the folder {self.root}"
+
     def path(self, uri: str) -> Path:
         """Where the object is; a URI that leads out of the folder raises SnapshotError."""
         path = Path(unquote(urlsplit(uri).path)).resolve()
@@ -55,3 +59,9 @@ class FolderStorage:
         """See `mlbatch.storage.Storage.read`."""
         self.stat(uri)
         return self.path(uri).read_bytes()
+
+    def put(self, uri: str, data: bytes) -> None:
+        """See `mlbatch.storage.Storage.put`."""
+        path = self.path(uri)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)

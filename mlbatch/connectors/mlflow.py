@@ -28,7 +28,13 @@ if TYPE_CHECKING:
 DIGEST_TAG = "mlbatch.digest"
 RUN_TAG = "mlbatch.run_id"
 MODEL_PATH = "model"
-_QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "GIT_PYTHON_REFRESH": "quiet"}
+_ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "GIT_PYTHON_REFRESH": "quiet",
+    # By default a dead server is waited for by the minute.
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
+}
 
 
 @dataclass(frozen=True)
@@ -40,7 +46,7 @@ class MlflowTracking:
 
     @cached_property
     def _client(self) -> MlflowClient:
-        for name, value in _QUIET.items():
+        for name, value in _ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         # Two seconds of import that only commands which talk to MLflow should pay.
         from mlflow import MlflowClient  # noqa: PLC0415
@@ -50,6 +56,11 @@ class MlflowTracking:
         if self.uri.startswith("sqlite:///"):
             Path(self.uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
         return MlflowClient(self.uri, self.uri)
+
+    def about(self) -> str:
+        """See `mlbatch.tracking.Tracking.about`."""
+        self.resolve("mlbatch_doctor")
+        return f"MLflow at {self.uri}"
 
     def record(self, training: TrainingRecord, model: Path, digest: str) -> ModelVersion:
         """See `mlbatch.tracking.Tracking.record`."""

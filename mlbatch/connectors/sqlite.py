@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,6 +22,7 @@ from sqlalchemy.exc import DBAPIError
 
 from mlbatch.connectors.database.ledger_store import LedgerStore, part_state
 from mlbatch.connectors.database.migration import migrate
+from mlbatch.connectors.database.rows import to_arrow
 from mlbatch.connectors.database.tables import METADATA, storable
 from mlbatch.errors import Fenced, MlbatchError, RunFailed, TemporaryError
 from mlbatch.ledger import BatchCommit, PartState, QuarantinedRow, Run
@@ -38,10 +39,15 @@ class SqliteSink:
 
     path: Path
 
-    def prepare(self, table: OutputTable) -> None:
+    def about(self) -> str:
+        """See `mlbatch.sink.Sink.about`."""
+        return f"SQLite {sqlite3.sqlite_version} in {self.path}"
+
+    def prepare(self, table: OutputTable) -> str:
         """See `mlbatch.sink.Sink.prepare`."""
         with SqliteDatabase(self.path).writing() as connection:
             migrate(connection, table)
+        return f"upserts into {self.path.name}"
 
     def ledger(self) -> LedgerStore:
         """See `mlbatch.sink.Sink.ledger`."""
@@ -73,19 +79,9 @@ class SqliteSink:
         try:
             cursor = connection.execute(query, () if run_no is None else (run_no,))
             while rows := cursor.fetchmany(FETCH_ROWS):
-                yield _arrow(rows, table.schema)
+                yield to_arrow(rows, table.schema)
         finally:
             connection.close()
-
-
-def _arrow(rows: Sequence[tuple[Any, ...]], schema: pa.Schema) -> pa.RecordBatch:
-    arrays = []
-    for values, field in zip(zip(*rows, strict=True), schema, strict=True):
-        plain = pa.array(values)
-        if pa.types.is_boolean(field.type):
-            plain = plain.cast(pa.int8())
-        arrays.append(plain.cast(field.type))
-    return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
 def _connect(path: Path) -> sqlite3.Connection:

@@ -72,6 +72,18 @@ class Instant(TypeDecorator[datetime]):
         return EPOCH + timedelta(microseconds=int(str(value)))
 
 
+# Two keys that differ in case, accent or a trailing space are two keys, so the collation compares
+# bytes and pads nothing. Commit and rollback need InnoDB.
+STORAGE: dict[str, Any] = {
+    "mysql_engine": "InnoDB",
+    "mysql_charset": "utf8mb4",
+    "mysql_collate": "utf8mb4_0900_bin",
+    "mariadb_engine": "InnoDB",
+    "mariadb_charset": "utf8mb4",
+    "mariadb_collate": "utf8mb4_nopad_bin",
+    "sqlite_with_rowid": False,
+}
+
 METADATA = MetaData()
 
 LEASE = Table(
@@ -87,6 +99,7 @@ LEASE = Table(
     Column("started_at", String(32), nullable=False),
     Column("heartbeat_at", Instant, nullable=False),
     Column("ttl_seconds", Integer, nullable=False),
+    **STORAGE,
 )
 
 RUN = Table(
@@ -122,6 +135,7 @@ RUN = Table(
     Column("finished_at", Instant),
     UniqueConstraint("output_table", "run_no"),
     UniqueConstraint("job", "generation", "kind", "slot", "retry_no"),
+    **STORAGE,
 )
 
 PART = Table(
@@ -140,7 +154,7 @@ PART = Table(
     Column("filtered", BigInteger, nullable=False),
     Column("checksum", BigInteger, nullable=False),
     Column("epoch", BigInteger, nullable=False),
-    sqlite_with_rowid=False,
+    **STORAGE,
 )
 
 QUARANTINE = Table(
@@ -152,7 +166,7 @@ QUARANTINE = Table(
     Column("entity_key", String(255), nullable=False),
     Column("reason", String(64), nullable=False),
     Column("detail", String(255), nullable=False),
-    sqlite_with_rowid=False,
+    **STORAGE,
 )
 
 WATERMARK = Table(
@@ -162,6 +176,7 @@ WATERMARK = Table(
     Column("generation", String(16), primary_key=True),
     Column("watermark", Instant),
     Column("run_id", String(32), nullable=False),
+    **STORAGE,
 )
 
 ACTIVE = Table(
@@ -172,6 +187,7 @@ ACTIVE = Table(
     Column("model_version", BigInteger, nullable=False),
     Column("run_id", String(32), nullable=False),
     Column("switching", String(16)),
+    **STORAGE,
 )
 
 
@@ -183,7 +199,7 @@ def output_table(declared: OutputTable, metadata: MetaData) -> Table:
         metadata,
         *columns,
         comment=declared.description.splitlines()[0],
-        sqlite_with_rowid=False,
+        **STORAGE,
     )
 
 

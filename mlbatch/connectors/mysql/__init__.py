@@ -1,0 +1,1 @@
+"""Aurora MySQL and MariaDB as sink: outputs and ledger in one database."""

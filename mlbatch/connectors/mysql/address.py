@@ -1,0 +1,142 @@
+"""Where a MySQL server is and how to log in, and connections to it that are set up alike."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pymysql
+from pymysql.connections import Connection, MySQLResult
+
+from mlbatch.errors import TemporaryError
+
+CONNECT_SECONDS = 10
+ANSWER_SECONDS = 120
+"""A statement that takes longer counts as lost. A batch takes well under a second."""
+LOAD_CHUNK_BYTES = 1 << 20
+
+# ANSI_QUOTES lets one quoting of identifiers serve every database. A short wait_timeout makes the
+# server end the open transaction of a worker that sleeps, which would block its successor.
+_SESSION = (
+    "SET SESSION sql_mode = 'ANSI_QUOTES,STRICT_TRANS_TABLES,STRICT_ALL_TABLES,"
+    "NO_ZERO_IN_DATE,NO_ZERO_DATE,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION'"
+    ", time_zone = '+00:00', wait_timeout = 30, innodb_lock_wait_timeout = 5"
+)
+_ISOLATION = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED"
+
+Password = Callable[[], str]
+"""Gives the password of the moment; a token is made anew for each connection. Picklable."""
+
+
+@dataclass(frozen=True, slots=True)
+class FixedPassword:
+    """A password that settings hold. Its representation does not show it."""
+
+    value: str = field(repr=False)
+
+    def __call__(self) -> str:
+        """See `Password`."""
+        return self.value
+
+
+@dataclass(frozen=True, slots=True)
+class MysqlAddress:
+    """One database on one server, and how to log in."""
+
+    host: str
+    port: int
+    database: str
+    user: str
+    password: Password
+    verify_tls: bool = True
+    """False sends everything in the clear: for a server on this machine only."""
+    ca: Path | None = None
+    """Certificates to trust instead of the system's, such as the RDS bundle."""
+    local_infile: bool = True
+    """Whether LOAD DATA LOCAL may be used where the server allows it."""
+
+    def __str__(self) -> str:
+        """For messages."""
+        return f"{self.host}:{self.port}/{self.database}"
+
+
+class LoadingConnection(Connection):  # type: ignore[misc]
+    """Sends prepared bytes for LOAD DATA LOCAL, and never a file.
+
+    The protocol lets the server name the file it wants, so a hostile one could read this machine's.
+    """
+
+    load_data: bytes = b""
+
+    def _read_query_result(self, unbuffered: bool = False) -> Any:  # noqa: ANN401, FBT001, FBT002
+        if unbuffered:
+            return super()._read_query_result(unbuffered=True)
+        self._result = None
+        result = _LoadingResult(self)
+        result.read()
+        self._result = result
+        if result.server_status is not None:
+            self.server_status = result.server_status
+        return result.affected_rows
+
+
+class _LoadingResult(MySQLResult):  # type: ignore[misc]
+    def _read_load_local_packet(self, first_packet: object) -> None:  # noqa: ARG002  the name asked for
+        connection = self.connection
+        data, connection.load_data = connection.load_data, b""
+        for start in range(0, len(data), LOAD_CHUNK_BYTES):
+            connection.write_packet(data[start : start + LOAD_CHUNK_BYTES])
+        connection.write_packet(b"")
+        self._read_ok_packet(connection._read_packet())  # noqa: SLF001
+
+
+def connect(address: MysqlAddress, **options: Any) -> LoadingConnection:  # noqa: ANN401
+    """A new connection, outside any transaction, with the session settings of the protocol.
+
+    Raises `pymysql.err.Error` as it comes; callers translate.
+    """
+    tls: dict[str, Any] = {"ssl_disabled": True}
+    if address.verify_tls:
+        tls = {"ssl": ssl.create_default_context(cafile=address.ca)}
+    connection = LoadingConnection(
+        host=address.host,
+        port=address.port,
+        database=address.database,
+        user=address.user,
+        password=address.password(),
+        charset="utf8mb4",
+        autocommit=True,
+        connect_timeout=CONNECT_SECONDS,
+        read_timeout=ANSWER_SECONDS,
+        write_timeout=ANSWER_SECONDS,
+        local_infile=address.local_infile,
+        program_name="mlbatch",
+        **tls,
+        **options,
+    )
+    for statement in (_SESSION, _ISOLATION):
+        connection.query(statement)
+    return connection
+
+
+def connect_to_writer(address: MysqlAddress) -> LoadingConnection:
+    """As `connect`; a server that only reads raises TemporaryError."""
+    connection = connect(address)
+    # After a fail-over the name may still lead to the demoted writer.
+    if scalar(connection, "SELECT @@innodb_read_only"):
+        connection.close()
+        message = f"{address} is a reader"
+        raise TemporaryError(message, hint="name the cluster's writer endpoint in sink.host")
+    return connection
+
+
+def scalar(connection: pymysql.Connection[Any], query: str, *arguments: object) -> Any:  # noqa: ANN401
+    """The first column of the first row; None where there is none."""
+    with closing(connection.cursor()) as cursor:
+        cursor.execute(query, arguments or None)
+        row = cursor.fetchone()
+    return row[0] if row else None

@@ -1,0 +1,192 @@
+"""One worker's connection for the parts of one run: the part-exact commit on MySQL.
+
+A commit whose reply is lost may have happened or not. It is neither repeated nor believed: a new
+connection reads the part's row under its lock, which waits for whatever the old connection may
+still be doing, and that row says what happened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from typing import Any, TypeVar
+
+import pymysql
+import stamina
+
+from mlbatch.connectors.database.ledger_store import part_state
+from mlbatch.connectors.mysql import statements
+from mlbatch.connectors.mysql.address import LoadingConnection, MysqlAddress, connect_to_writer
+from mlbatch.connectors.mysql.faults import is_passing, translate
+from mlbatch.connectors.mysql.statements import Way
+from mlbatch.connectors.mysql.text import load_text, value_lists
+from mlbatch.errors import Fenced, MlbatchError, RunFailed, TemporaryError
+from mlbatch.ledger import BatchCommit, PartState, QuarantinedRow, Run
+from mlbatch.table import OutputTable
+
+REDO_SECONDS = 90.0
+"""How long a batch is tried: Aurora's fail-over takes 30 to 60 s."""
+_DEPRECATED_SYNTAX = 1287
+
+Result = TypeVar("Result")
+
+
+class _AgainError(Exception):
+    """Nothing is known to be wrong with the batch itself."""
+
+
+class MysqlPartSession:
+    """`mlbatch.sink.PartSession` on a private connection, which is replaced when it is lost."""
+
+    def __init__(
+        self,
+        address: MysqlAddress,
+        table: OutputTable,
+        run: Run,
+        way: Way,
+        *,
+        open_connection: Callable[[MysqlAddress], LoadingConnection] = connect_to_writer,
+    ) -> None:
+        """Nothing is opened yet."""
+        self._address, self._table, self._run, self._way = address, table, run, way
+        self._open = open_connection
+        self._connection: LoadingConnection | None = None
+
+    def close(self) -> None:
+        """Give the connection up; the server rolls back what is open on it."""
+        if self._connection is not None:
+            with suppress(pymysql.err.Error, OSError):
+                self._connection.close()
+            self._connection = None
+
+    def position(self, part_number: int) -> PartState:
+        """See `mlbatch.sink.PartSession.position`."""
+        return self._patiently(lambda _: self._read_position(part_number))
+
+    def commit(self, batch: BatchCommit) -> None:
+        """See `mlbatch.sink.PartSession.commit`."""
+        self._patiently(lambda attempt: self._commit_unless_applied(batch, attempt))
+
+    def _patiently(self, work: Callable[[int], Result]) -> Result:
+        """Call ``work(attempt)`` until it comes through, on a new connection each time it is lost."""
+        try:
+            for attempt in stamina.retry_context(
+                on=_AgainError, attempts=None, timeout=REDO_SECONDS, wait_max=5.0
+            ):
+                with attempt, self._discarding():
+                    return work(attempt.num)
+        except _AgainError as error:
+            cause = error.__cause__ or error
+            raise translate(cause, self._address) from cause
+        raise AssertionError  # the loop returns or raises
+
+    @contextmanager
+    def _discarding(self) -> Iterator[None]:
+        """After any error the connection is closed, which rolls back, whatever state it was in."""
+        try:
+            yield
+        except (pymysql.err.Error, OSError) as error:
+            self.close()
+            if is_passing(error):
+                raise _AgainError from error
+            raise translate(error, self._address) from error
+        except TemporaryError as error:
+            self.close()
+            if isinstance(error, Fenced):
+                raise
+            raise _AgainError from error
+        except MlbatchError:
+            self.close()
+            raise
+
+    def _read_position(self, part_number: int) -> PartState:
+        with self._transaction() as connection:
+            row = self._part(connection, part_number)
+        return part_state(row)
+
+    def _part(self, connection: LoadingConnection, part_number: int) -> dict[str, Any]:
+        with closing(connection.cursor(pymysql.cursors.DictCursor)) as cursor:
+            cursor.execute(statements.PART, (self._run.run_id, part_number))
+            row = cursor.fetchone()
+        if row is None or row["epoch"] != self._run.epoch:
+            raise self._fenced(part_number)
+        return row
+
+    def _commit_unless_applied(self, batch: BatchCommit, attempt: int) -> None:
+        with self._transaction() as connection:
+            if attempt > 1 and self._part(connection, batch.part_number)["done"] >= batch.high:
+                return
+            self._move(connection, batch)
+            self._write(connection, batch)
+            self._remove(connection, batch)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[LoadingConnection]:
+        connection = self._connected()
+        connection.begin()
+        yield connection
+        connection.commit()
+
+    def _connected(self) -> LoadingConnection:
+        if self._connection is None:
+            self._connection = self._open(self._address)
+        return self._connection
+
+    def _move(self, connection: LoadingConnection, batch: BatchCommit) -> None:
+        values = {
+            "high": batch.high,
+            "written": batch.upserts.num_rows,
+            "deleted": batch.deleted,
+            "quarantined": len(batch.quarantined),
+            "filtered": batch.filtered,
+            "checksum": batch.checksum,
+            "run_id": self._run.run_id,
+            "part_no": batch.part_number,
+            "epoch": self._run.epoch,
+            "low": batch.low,
+        }
+        with closing(connection.cursor()) as cursor:
+            if cursor.execute(statements.MOVE, values) != 1:
+                raise self._fenced(batch.part_number)
+
+    def _write(self, connection: LoadingConnection, batch: BatchCommit) -> None:
+        if not batch.upserts.num_rows:
+            return
+        if self._way is Way.LOAD:
+            connection.load_data = load_text(batch.upserts)
+            self._run_strictly(connection, statements.load(self._table))
+            return
+        for values in value_lists(batch.upserts):
+            self._run_strictly(connection, statements.upsert(self._table, values))
+
+    def _remove(self, connection: LoadingConnection, batch: BatchCommit) -> None:
+        if batch.deletes.num_rows:
+            for values in value_lists(batch.deletes):
+                connection.query(statements.delete(self._table, values))
+        if batch.quarantined:
+            rows = [
+                (self._run.run_id, batch.part_number, *_columns(row)) for row in batch.quarantined
+            ]
+            with closing(connection.cursor()) as cursor:
+                cursor.executemany(statements.QUARANTINE, rows)
+
+    def _run_strictly(self, connection: LoadingConnection, statement: str) -> None:
+        """LOAD DATA LOCAL turns bad values into warnings; here every warning is an error."""
+        with closing(connection.cursor()) as cursor:
+            cursor.execute(statement)
+            if not cursor.warning_count:
+                return
+            cursor.execute("SHOW WARNINGS")
+            told = [row for row in cursor.fetchall() if row[1] != _DEPRECATED_SYNTAX]
+        if told:
+            _, code, text = told[0]
+            message = f"MySQL at {self._address}: writing {self._table.name} warns: {code} {text}"
+            raise RunFailed(message, hint="nothing of the open batch was written")
+
+    def _fenced(self, part_number: int) -> Fenced:
+        message = f"part {part_number} of run {self._run.run_id} was taken over by another process"
+        return Fenced(message, hint="nothing of it is lost; the other process finishes it")
+
+
+def _columns(row: QuarantinedRow) -> tuple[object, ...]:
+    return (row.row_offset, row.key[:255], row.reason, row.detail[:255])

@@ -1,0 +1,148 @@
+"""The sink: tables, ledger and sessions of one MySQL database."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import pyarrow as pa
+import pymysql
+from sqlalchemy import Connection, Engine, create_engine, text
+
+from mlbatch.connectors.database.ledger_store import LedgerStore
+from mlbatch.connectors.database.migration import migrate
+from mlbatch.connectors.database.rows import to_arrow
+from mlbatch.connectors.database.tables import METADATA
+from mlbatch.connectors.mysql import statements
+from mlbatch.connectors.mysql.address import (
+    LoadingConnection,
+    MysqlAddress,
+    connect,
+    connect_to_writer,
+    scalar,
+)
+from mlbatch.connectors.mysql.faults import translated
+from mlbatch.connectors.mysql.session import MysqlPartSession
+from mlbatch.connectors.mysql.statements import Way
+from mlbatch.ledger import Run
+from mlbatch.table import OutputTable
+
+FETCH_ROWS = 10_000
+POOL_SECONDS = 20
+"""Pooled connections are younger than the session's wait_timeout."""
+
+
+@dataclass(frozen=True, slots=True)
+class MysqlSink:
+    """`mlbatch.sink.Sink` in the database at ``address``."""
+
+    address: MysqlAddress
+
+    def about(self) -> str:
+        """See `mlbatch.sink.Sink.about`."""
+        with translated(self.address), closing(connect_to_writer(self.address)) as connection:
+            server = scalar(connection, "SELECT VERSION()")
+            loading = self.address.local_infile and scalar(connection, "SELECT @@local_infile")
+        way = Way.LOAD if loading else Way.ROWS
+        secure = "TLS, name checked" if self.address.verify_tls else "in the clear"
+        return f"{server} at {self.address}, {secure}, writes by {way}"
+
+    def prepare(self, table: OutputTable) -> str:
+        """See `mlbatch.sink.Sink.prepare`."""
+        with MysqlDatabase(self.address).writing() as connection:
+            migrate(connection, table)
+        return str(self.way(table))
+
+    def way(self, table: OutputTable) -> Way:
+        """How rows will be written, as server and settings allow."""
+        with translated(self.address), closing(connect_to_writer(self.address)) as connection:
+            if not self.address.local_infile or not scalar(connection, "SELECT @@local_infile"):
+                return Way.ROWS
+            with closing(connection.cursor()) as cursor:
+                cursor.execute(statements.COLUMNS, (table.name,))
+                found = {row[0] for row in cursor.fetchall()}
+            triggers = scalar(connection, statements.TRIGGERS, table.name)
+        is_ours_alone = found == set(table.schema.names) and not triggers
+        return Way.LOAD if is_ours_alone else Way.ROWS
+
+    def ledger(self) -> LedgerStore:
+        """See `mlbatch.sink.Sink.ledger`."""
+        database = MysqlDatabase(self.address)
+        with database.writing() as connection:
+            METADATA.create_all(connection)
+        return LedgerStore(database)
+
+    @contextmanager
+    def session(self, table: OutputTable, run: Run) -> Iterator[MysqlPartSession]:
+        """See `mlbatch.sink.Sink.session`."""
+        session = MysqlPartSession(self.address, table, run, self.way(table))
+        try:
+            yield session
+        finally:
+            session.close()
+
+    def rows(self, table: OutputTable, *, run_no: int | None = None) -> pa.RecordBatchReader:
+        """See `mlbatch.sink.Sink.rows`."""
+        return pa.RecordBatchReader.from_batches(table.schema, self._batches(table, run_no))
+
+    def _batches(self, table: OutputTable, run_no: int | None) -> Iterator[pa.RecordBatch]:
+        query = statements.select(table, of_run=run_no is not None)
+        options = {"cursorclass": pymysql.cursors.SSCursor}
+        with (
+            translated(self.address),
+            closing(connect(self.address, **options)) as connection,
+            closing(connection.cursor()) as cursor,
+        ):
+            cursor.execute(query, () if run_no is None else (run_no,))
+            while rows := cursor.fetchmany(FETCH_ROWS):
+                yield to_arrow(rows, table.schema)
+
+
+class MysqlDatabase:
+    """`mlbatch.connectors.database.ledger_store.Database` over one server."""
+
+    def __init__(self, address: MysqlAddress) -> None:
+        """Nothing is opened yet."""
+        self._address = address
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A connection to read with."""
+        with (
+            translated(self._address),
+            _engine(self._address, os.getpid()).connect() as connection,
+        ):
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """One transaction on the writer."""
+        with translated(self._address), _engine(self._address, os.getpid()).begin() as connection:
+            yield connection
+
+    def now(self) -> datetime:
+        """The server's clock, in UTC."""
+        with self.reading() as connection:
+            moment: datetime = connection.execute(text("SELECT UTC_TIMESTAMP(6)")).scalar_one()
+        return moment.replace(tzinfo=UTC)
+
+
+@functools.lru_cache(maxsize=16)
+def _engine(address: MysqlAddress, pid: int) -> Engine:  # noqa: ARG001  a forked child must not share connections
+    def open_connection() -> LoadingConnection:
+        connection = connect_to_writer(address)
+        connection.autocommit(False)  # noqa: FBT003  the driver's own signature
+        return connection
+
+    with closing(open_connection()) as connection:
+        flavour = "mariadb" if "MariaDB" in str(scalar(connection, "SELECT VERSION()")) else "mysql"
+    return create_engine(
+        f"{flavour}+pymysql://",
+        creator=open_connection,
+        pool_pre_ping=True,
+        pool_recycle=POOL_SECONDS,
+    )

@@ -1,0 +1,145 @@
+"""Where UNLOAD writes and COPY reads: the few things that the engine asks of S3."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from mlbatch.devstack.redshift.refusal import Refusal
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """One object below a prefix."""
+
+    uri: str
+    bytes: int
+
+
+class ObjectStore(Protocol):
+    """Objects by their ``s3://bucket/key``; a Refusal in Redshift's words for what fails."""
+
+    def list(self, prefix: str) -> list[StoredObject]:
+        """Every object whose name begins with ``prefix``, in order."""
+        ...
+
+    def put(self, uri: str, data: bytes) -> None:
+        """Write an object."""
+        ...
+
+    def put_file(self, uri: str, file: Path) -> None:
+        """Write an object out of a file."""
+        ...
+
+    def get(self, uri: str) -> bytes:
+        """The whole object."""
+        ...
+
+    def delete(self, uri: str) -> None:
+        """Remove an object, if it is there."""
+        ...
+
+    def presigned(self, uri: str, seconds: int) -> str:
+        """A URL that anybody may GET for so long."""
+        ...
+
+
+def place(uri: str) -> tuple[str, str]:
+    """Bucket and key of ``uri``."""
+    parts = urlsplit(uri, allow_fragments=False)
+    if parts.scheme != "s3" or not parts.netloc:
+        raise Refusal("22023", f"The S3 path is invalid: {uri}")
+    return parts.netloc, uri.removeprefix(f"s3://{parts.netloc}").removeprefix("/")
+
+
+@dataclass(frozen=True, slots=True)
+class S3Objects:
+    """`ObjectStore` over boto3."""
+
+    endpoint_url: str | None
+    region: str = "us-east-1"
+    access_key: str | None = None
+    secret_key: str | None = field(default=None, repr=False)
+    _client: list[Any] = field(default_factory=list, repr=False, compare=False)
+
+    def client(self) -> Any:  # noqa: ANN401  boto3 makes its classes at run time
+        """The one client, which all threads may use."""
+        if not self._client:
+            made = boto3.session.Session().client(
+                "s3",
+                region_name=self.region,
+                endpoint_url=self.endpoint_url,
+                aws_access_key_id=self.access_key,
+                aws_secret_access_key=self.secret_key,
+                config=Config(s3={"addressing_style": "path"}, signature_version="s3v4"),
+            )
+            self._client.append(made)
+        return self._client[0]
+
+    def list(self, prefix: str) -> list[StoredObject]:
+        """See `ObjectStore.list`."""
+        with _s3_errors(prefix):
+            return list(self._listed(prefix))
+
+    def _listed(self, prefix: str) -> Iterator[StoredObject]:
+        bucket, key = place(prefix)
+        pages = self.client().get_paginator("list_objects_v2")
+        for page in pages.paginate(Bucket=bucket, Prefix=key):
+            for item in page.get("Contents", ()):
+                yield StoredObject(f"s3://{bucket}/{item['Key']}", item["Size"])
+
+    def put(self, uri: str, data: bytes) -> None:
+        """See `ObjectStore.put`."""
+        bucket, key = place(uri)
+        with _s3_errors(uri):
+            self.client().put_object(Bucket=bucket, Key=key, Body=data)
+
+    def put_file(self, uri: str, file: Path) -> None:
+        """See `ObjectStore.put_file`."""
+        with _s3_errors(uri):
+            self.client().upload_file(str(file), *place(uri))
+
+    def get(self, uri: str) -> bytes:
+        """See `ObjectStore.get`."""
+        bucket, key = place(uri)
+        with _s3_errors(uri):
+            data: bytes = self.client().get_object(Bucket=bucket, Key=key)["Body"].read()
+        return data
+
+    def delete(self, uri: str) -> None:
+        """See `ObjectStore.delete`."""
+        bucket, key = place(uri)
+        with _s3_errors(uri):
+            self.client().delete_object(Bucket=bucket, Key=key)
+
+    def presigned(self, uri: str, seconds: int) -> str:
+        """See `ObjectStore.presigned`."""
+        bucket, key = place(uri)
+        url: str = self.client().generate_presigned_url(
+            "get_object", Params={"Bucket": bucket, "Key": key}, ExpiresIn=seconds
+        )
+        return url
+
+
+class _s3_errors:  # noqa: N801  used as a context
+    """S3's refusals as Redshift reports them."""
+
+    def __init__(self, uri: str) -> None:
+        self._uri = uri
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: Any) -> None:  # noqa: ANN401
+        if isinstance(error, ClientError):
+            told = error.response.get("Error", {})
+            message = f"S3ServiceException:{told.get('Message')},Error {told.get('Code')}"
+            raise Refusal("XX000", message, detail=self._uri) from error
+        if isinstance(error, (BotoCoreError, OSError)):
+            raise Refusal("XX000", f"S3CurlException: {error}", detail=self._uri) from error

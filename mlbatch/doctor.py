@@ -1,0 +1,101 @@
+"""Looks at everything a run needs, one thing after the other, and says what to do about each.
+
+Nothing is changed but one small object below the storage's prefix and, when they are missing, the
+ledger's own tables.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+
+from mlbatch.errors import ExitCode, MlbatchError
+from mlbatch.job import Job
+from mlbatch.tools import Tools
+from mlbatch.unloading import take_snapshot
+
+PACKAGES = ("scikit-learn", "pyarrow", "mlflow", "sqlglot", "mecab-python3")
+CLOCK_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """How one check came out."""
+
+    name: str
+    exit_code: ExitCode
+    """What a run would end with because of it; DONE where all is well."""
+    detail: str
+    hint: str | None = None
+
+    @property
+    def is_well(self) -> bool:
+        """Whether nothing needs to be done."""
+        return self.exit_code is ExitCode.DONE
+
+
+def examine(tools: Tools, jobs: list[type[Job]]) -> Iterator[Finding]:
+    """All checks, in the order in which a run would need the things they are about."""
+    checks: list[tuple[str, Callable[[], str]]] = [
+        ("versions", _versions),
+        ("dictionary", lambda: f"fingerprint {tools.dictionary[:12]}"),
+        ("warehouse", tools.warehouse.about),
+        ("clock", lambda: _clock(tools)),
+        ("storage", tools.storage.about),
+        ("unload", lambda: _unload(tools)),
+        ("sink", tools.sink.about),
+        ("ledger", lambda: _ledger(tools)),
+        ("tracking", tools.tracking.about),
+    ]
+    for name, check in checks:
+        yield _finding(name, check)
+    for job in jobs:
+        yield _finding(f"job {job.name}", lambda job=job: _job(job, tools))  # type: ignore[misc]
+
+
+def _finding(name: str, check: Callable[[], str]) -> Finding:
+    try:
+        return Finding(name, ExitCode.DONE, check())
+    except MlbatchError as error:
+        return Finding(name, error.exit_code, str(error), error.hint)
+
+
+def _versions() -> str:
+    found = [f"Python {platform.python_version()}"]
+    for package in PACKAGES:
+        try:
+            found.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            found.append(f"{package} missing")
+    return ", ".join(found)
+
+
+def _clock(tools: Tools) -> str:
+    apart = abs((tools.warehouse.now() - datetime.now(UTC)).total_seconds())
+    if apart < CLOCK_SECONDS:
+        return "the warehouse's and this machine's agree"
+    return f"the warehouse's is {apart:.0f} s off this machine's; only the warehouse's is used"
+
+
+def _unload(tools: Tools) -> str:
+    """The whole way of features: the warehouse writes a row to the storage, we read it there."""
+    prefix = f"{tools.storage.prefix}mlbatch/_doctor/{tools.new_id()}/"
+    snapshot = take_snapshot(tools.warehouse, tools.storage, "SELECT 1 AS one", prefix)
+    return f"{snapshot.rows} row through {prefix}"
+
+
+def _ledger(tools: Tools) -> str:
+    runs = tools.sink.ledger().runs()
+    unfinished = sum(not run.state.is_terminal for run in runs)
+    return f"{len(runs)} runs, {unfinished} unfinished"
+
+
+def _job(job: type[Job], tools: Tools) -> str:
+    view = job.features.view
+    view.check_source(tools.warehouse.fetch(view.query.empty()).schema)
+    champion = tools.tracking.resolve(job.name)
+    model = f"model v{champion.version}" if champion else "no model yet"
+    return f"{view.name} gives the declared columns; {model}"

@@ -1,0 +1,64 @@
+"""Private servers for the behaviour suites, one of each per test process."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from contextlib import closing
+from dataclasses import replace
+
+import pytest
+
+from mlbatch.connectors.aws import AwsAccess
+from mlbatch.connectors.mysql.address import FixedPassword, MysqlAddress, connect
+from mlbatch.connectors.s3 import S3Storage
+
+
+@pytest.fixture(scope="session")
+def mysql_admin():
+    """A server's administrator; MLBATCH_TEST_MYSQL (host:port:user:password) names one elsewhere."""
+    given = os.environ.get("MLBATCH_TEST_MYSQL")
+    if not given:
+        pytest.skip("no MySQL: set MLBATCH_TEST_MYSQL")
+    host, port, user, password = given.split(":", 3)
+    return MysqlAddress(host, int(port), "mysql", user, FixedPassword(password), verify_tls=False)
+
+
+@pytest.fixture
+def mysql_address(mysql_admin):
+    """A database of its own."""
+    name = f"t{secrets.token_hex(6)}"
+    with closing(connect(mysql_admin)) as connection:
+        connection.query(f'CREATE DATABASE "{name}"')
+    yield replace(mysql_admin, database=name)
+    with closing(connect(mysql_admin)) as connection:
+        connection.query(f'DROP DATABASE "{name}"')
+
+
+@pytest.fixture(scope="session")
+def s3_access():
+    """An S3 server over HTTP in this process."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield AwsAccess("us-east-1", f"http://{host}:{port}", "test", "test")
+    server.stop()
+
+
+@pytest.fixture
+def s3_storage(s3_access):
+    """A bucket of its own, read in small blocks."""
+    bucket = f"t{secrets.token_hex(6)}"
+    s3_access.client("s3").create_bucket(Bucket=bucket)
+    return S3Storage(bucket, "staging", s3_access, block_bytes=1_000)
+
+
+@pytest.fixture
+def unused_tcp_port():
+    """A port of this machine where nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
