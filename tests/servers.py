@@ -11,7 +11,8 @@ from dataclasses import replace
 import pytest
 
 from mlbatch.connectors.aws import AwsAccess
-from mlbatch.connectors.mysql.address import FixedPassword, MysqlAddress, connect
+from mlbatch.connectors.mysql.address import MysqlAddress, connect
+from mlbatch.connectors.password import FixedPassword
 from mlbatch.connectors.s3 import S3Storage
 
 

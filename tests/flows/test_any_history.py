@@ -8,10 +8,10 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from conftest import DAY_ONE, ToyHarness
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from toy.harness import DAY_ONE, ToyHarness
 from toy.job import Toy
 from toy.model import Obedient
 

@@ -6,7 +6,7 @@ from itertools import count
 
 import numpy as np
 import pytest
-from conftest import ToyHarness, note
+from toy.harness import ToyHarness, note
 from toy.job import Toy
 from toy.model import Obedient
 

@@ -6,7 +6,7 @@ import sqlite3
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from conftest import DAY_ONE, ToyHarness, note, notes
+from toy.harness import DAY_ONE, ToyHarness, note, notes
 from toy.job import Toy
 from toy.model import Obedient
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import ToyHarness, note, notes
+from toy.harness import ToyHarness, note, notes
 from toy.job import Toy
 from toy.model import Obedient
 
@@ -26,7 +26,7 @@ RUN_SLOWLY = """
 import sys, time
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-from conftest import ToyHarness
+from toy.harness import ToyHarness
 from toy.job import Toy
 from mlbatch.connectors.sqlite import SqlitePartSession
 commit = SqlitePartSession.commit

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from conftest import ToyHarness, note
+from toy.harness import ToyHarness, note
 from toy.job import Toy
 
 from mlbatch.errors import GateRefused, ModelIncompatible, UsageError

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from test_sink import ME, NOON, TABLE, commit, ids, new_run, rows, snapshot
 
 from mlbatch.connectors.mysql.address import (
-    FixedPassword,
     LoadingConnection,
     connect,
     connect_to_writer,
@@ -25,6 +24,7 @@ from mlbatch.connectors.mysql.session import MysqlPartSession
 from mlbatch.connectors.mysql.sink import MysqlSink
 from mlbatch.connectors.mysql.statements import Way, delete, load, upsert
 from mlbatch.connectors.mysql.text import load_text, value_lists
+from mlbatch.connectors.password import FixedPassword
 from mlbatch.errors import Fenced, RunFailed, SettingsError, TemporaryError
 from mlbatch.ledger import RunState
 

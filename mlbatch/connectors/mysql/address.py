@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pymysql
 from pymysql.connections import Connection, MySQLResult
 
+from mlbatch.connectors.password import Password
 from mlbatch.errors import TemporaryError
 
 CONNECT_SECONDS = 10
@@ -27,20 +27,6 @@ _SESSION = (
     ", time_zone = '+00:00', wait_timeout = 30, innodb_lock_wait_timeout = 5"
 )
 _ISOLATION = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED"
-
-Password = Callable[[], str]
-"""Gives the password of the moment; a token is made anew for each connection. Picklable."""
-
-
-@dataclass(frozen=True, slots=True)
-class FixedPassword:
-    """A password that settings hold. Its representation does not show it."""
-
-    value: str = field(repr=False)
-
-    def __call__(self) -> str:
-        """See `Password`."""
-        return self.value
 
 
 @dataclass(frozen=True, slots=True)

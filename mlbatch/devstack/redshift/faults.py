@@ -34,7 +34,7 @@ class Fault:
     """`http`: what an HTTP face answers, matched on ``OPERATION statement``."""
 
     def __post_init__(self) -> None:
-        """A rule that cannot ever match is refused."""
+        """A rule that can never match is refused."""
         if self.kind not in get_args(Kind):
             message = f"a fault's kind is one of {', '.join(get_args(Kind))}, not {self.kind!r}"
             raise ValueError(message)

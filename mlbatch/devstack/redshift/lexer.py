@@ -24,7 +24,8 @@ _PATTERN = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
-_ESCAPED = re.compile(r"''|\\(.)", re.DOTALL)
+_ESCAPED = re.compile(r"['\\](.)", re.DOTALL)
+_MEANINGS = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ def _plain(group: str, raw: str, span: tuple[int, int]) -> Token:
 
 
 def _unescape(inside: str) -> str:
-    return _ESCAPED.sub(lambda found: found.group(1) or "'", inside)
+    return _ESCAPED.sub(lambda found: _MEANINGS.get(found.group(1), found.group(1)), inside)
 
 
 def words(sql: str) -> list[Token]:

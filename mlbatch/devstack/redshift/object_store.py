@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import boto3
+from boto3.exceptions import Boto3Error
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -53,35 +56,37 @@ class ObjectStore(Protocol):
 
 def place(uri: str) -> tuple[str, str]:
     """Bucket and key of ``uri``."""
-    parts = urlsplit(uri, allow_fragments=False)
-    if parts.scheme != "s3" or not parts.netloc:
+    bucket = urlsplit(uri).netloc
+    if not uri.startswith("s3://") or not bucket:
         raise Refusal("22023", f"The S3 path is invalid: {uri}")
-    return parts.netloc, uri.removeprefix(f"s3://{parts.netloc}").removeprefix("/")
+    return bucket, uri.removeprefix(f"s3://{bucket}").removeprefix("/")
 
 
-@dataclass(frozen=True, slots=True)
 class S3Objects:
     """`ObjectStore` over boto3."""
 
-    endpoint_url: str | None
-    region: str = "us-east-1"
-    access_key: str | None = None
-    secret_key: str | None = field(default=None, repr=False)
-    _client: list[Any] = field(default_factory=list, repr=False, compare=False)
+    def __init__(
+        self,
+        endpoint_url: str | None,
+        region: str = "us-east-1",
+        access_key: str | None = None,
+        secret_key: str | None = None,
+    ) -> None:
+        """Without keys, boto3's own chain of credentials applies."""
+        self._session = boto3.session.Session(access_key, secret_key, region_name=region)
+        self._endpoint_url = endpoint_url
+        self._made: Any = None
+        self._lock = threading.Lock()
 
     def client(self) -> Any:  # noqa: ANN401  boto3 makes its classes at run time
         """The one client, which all threads may use."""
-        if not self._client:
-            made = boto3.session.Session().client(
-                "s3",
-                region_name=self.region,
-                endpoint_url=self.endpoint_url,
-                aws_access_key_id=self.access_key,
-                aws_secret_access_key=self.secret_key,
-                config=Config(s3={"addressing_style": "path"}, signature_version="s3v4"),
-            )
-            self._client.append(made)
-        return self._client[0]
+        with self._lock:
+            if self._made is None:
+                config = Config(s3={"addressing_style": "path"}, signature_version="s3v4")
+                self._made = self._session.client(
+                    "s3", endpoint_url=self._endpoint_url, config=config
+                )
+            return self._made
 
     def list(self, prefix: str) -> list[StoredObject]:
         """See `ObjectStore.list`."""
@@ -128,18 +133,14 @@ class S3Objects:
         return url
 
 
-class _s3_errors:  # noqa: N801  used as a context
+@contextmanager
+def _s3_errors(uri: str) -> Iterator[None]:
     """S3's refusals as Redshift reports them."""
-
-    def __init__(self, uri: str) -> None:
-        self._uri = uri
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: Any) -> None:  # noqa: ANN401
-        if isinstance(error, ClientError):
-            told = error.response.get("Error", {})
-            message = f"S3ServiceException:{told.get('Message')},Error {told.get('Code')}"
-            raise Refusal("XX000", message, detail=self._uri) from error
-        if isinstance(error, (BotoCoreError, OSError)):
-            raise Refusal("XX000", f"S3CurlException: {error}", detail=self._uri) from error
+    try:
+        yield
+    except ClientError as error:
+        told = error.response.get("Error", {})
+        message = f"S3ServiceException:{told.get('Message')},Error {told.get('Code')}"
+        raise Refusal("XX000", message, detail=uri) from error
+    except (BotoCoreError, Boto3Error, OSError) as error:
+        raise Refusal("XX000", f"S3ServiceException:{error}", detail=uri) from error

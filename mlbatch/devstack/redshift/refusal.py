@@ -30,34 +30,32 @@ def unsupported(what: str) -> Refusal:
 
 
 _WORDINGS = [
-    (r"Table with name \"?([\w.]+)\"? already exists", "42P07", 'Relation "{}" already exists'),
-    (r"View with name \"?([\w.]+)\"? already exists", "42P07", 'Relation "{}" already exists'),
+    (r"(?:Table|View) with name \"?([\w.]+)\"? already", "42P07", 'Relation "{}" already exists'),
     (r"(?:Table|View) with name \"?([\w.]+)\"? does not", "42P01", 'relation "{}" does not exist'),
     (r"Referenced table \"(.+?)\" not found", "42P01", 'missing FROM-clause entry for "{}"'),
     (r"Schema with name \"?(\w+)\"? does not", "3F000", 'schema "{}" does not exist'),
     (r"Schema with name \"?(\w+)\"? already", "42P06", 'schema "{}" already exists'),
     (r"Column with name \"?(\w+)\"? already", "42701", 'column "{}" already exists'),
-    (r"(?:Referenced column|Cannot extract field|column with name) ['\"](.+?)['\"]", "42703",
+    (r"(?:Referenced column|Cannot extract field) ['\"](.+?)['\"]", "42703",
      'column "{}" does not exist'),
     (r"does not have a column (?:with name|named) \"(.+?)\"", "42703",
      'column "{}" does not exist'),
-    (r"Values list \".+?\" does not have a column named \"(.+?)\"", "42703",
-     'column "{}" does not exist'),
     (r"Function with name (\S+) does not", "42883", "function {}() does not exist"),
     (r"No function matches .+? '(.+)'\.", "42883", "function {} does not exist"),
+    (r"Values were not provided for the following parameters: (\d+)", "42P02",
+     "there is no parameter ${}"),
     (r"must appear in the GROUP BY clause", "42803", ""),
-    (r"columns but \d+ values|columns but \d+ were supplied", "42601",
+    (r"columns but \d+ values", "42601",
      "INSERT has more or fewer expressions than target columns"),
     (r"syntax error at or near \"(.*?)\"", "42601", 'syntax error at or near "{}"'),
-    (r"CHECK constraint failed .+?strlen\((?:CAST\()?\"?(\w+)\"?.*?\)+ <= (\d+)", "22001",
-     "value too long for type character varying({1})"),
+    (r"CHECK constraint failed .*<= (\d+)", "22001", "value too long for type character varying({})"),
     (r"NOT NULL constraint failed: (?:\w+\.)*(\w+)", "23502",
      "Cannot insert a NULL value into column {}"),
     (r"[Dd]uplicate key", "23505", "duplicate key value violates unique constraint"),
     (r"Could not convert string '(.*?)' to (\w+)", "22P02",
      'invalid input syntax for type {1}: "{0}"'),
-    (r"out of range", "22003", ""),
-    (r"(?:invalid|field value|format).*", "22007", ""),
+    (r"out of range for", "22003", ""),
+    (r"field value out of range|invalid (?:date|time)", "22007", ""),
 ]  # fmt: skip
 _KINDS: list[tuple[type[Exception], str]] = [
     (duckdb.ParserException, "42601"),
@@ -85,7 +83,7 @@ def translated(error: Exception) -> Refusal:
         return Refusal("42601", f"syntax error: {text}")
     if _is_full(error, text):
         return Refusal("53100", "Disk Full", detail=text)
-    if isinstance(error, duckdb.TransactionException) or "onflict" in text:
+    if isinstance(error, duckdb.TransactionException) or "onflict on" in text:
         return Refusal("XX000", "1023", detail=f"Serializable isolation violation on table: {text}")
     return _worded(text) or Refusal(_kind(error), text)
 

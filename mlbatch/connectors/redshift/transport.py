@@ -1,0 +1,86 @@
+"""How statements reach Redshift: the one seam between its two transports."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import pyarrow as pa
+
+from mlbatch.errors import (
+    DeclarationError,
+    MlbatchError,
+    RunFailed,
+    SettingsError,
+    TemporaryError,
+)
+
+
+class Transport(Protocol):
+    """Runs statements with a limit of time, and cancels them when it gives up. Picklable."""
+
+    def run(self, statements: Sequence[str]) -> pa.Table | None:
+        """Run ``statements`` in one session and one transaction; returns the last one's rows.
+
+        Interrupted or out of time, it cancels at the server. A reply that is lost raises
+        TemporaryError: whether the statements had their effect is then not known.
+        """
+        ...
+
+    def __str__(self) -> str:
+        """Where it leads, for messages."""
+        ...
+
+
+_WRONG_QUERY = frozenset({"42P01", "42703", "42601", "42883", "42804", "42P10", "0A000"})
+_NO_RIGHT = frozenset({"28000", "28P01", "42501", "3D000"})
+_PASSING = frozenset({"57P01", "57P02", "57P03", "53300", "08000", "08003", "08006", "40001"})
+
+
+def refused(sqlstate: str, said: str, where: str) -> MlbatchError:
+    """One of ours for the server's error ``said``; ``sqlstate`` may be empty where nobody told it."""
+    first = said.strip().splitlines()[0] if said.strip() else "no reason given"
+    if sqlstate in _WRONG_QUERY:
+        hint = "check the tables and columns that the .sql file names"
+        return DeclarationError(f"the warehouse refuses the query: {first}", hint=hint)
+    if sqlstate in _NO_RIGHT:
+        hint = "deploy/redshift holds the grants; `mlbatch doctor` checks each right"
+        return SettingsError(f"{where}: {first}", hint=hint)
+    if sqlstate == "57014":
+        hint = "somebody cancelled it, or a limit of time or of the queue's rules did"
+        return RunFailed(f"{where}: {first}", hint=hint)
+    if sqlstate in _PASSING or "1023" in first or "being resized" in first:
+        return TemporaryError(f"{where}: {first}", hint="try again; nothing was lost")
+    return RunFailed(f"{where}: {first}")
+
+
+def sqlstate_in(said: str) -> str:
+    """The SQLSTATE that the Data API's error text stands for: it tells words only."""
+    for words, state in _WORDS:
+        if words in said:
+            return state
+    return ""
+
+
+_WORDS = (
+    ("does not exist", "42P01"),
+    ("syntax error", "42601"),
+    ("permission denied", "42501"),
+    ("Limit clause", "0A000"),
+    ("cancelled on user", "57014"),
+    ("statement timeout", "57014"),
+    ("Serializable isolation", "40001"),
+)
+
+ARROW = {
+    "bool": pa.bool_(),
+    "int2": pa.int16(),
+    "int4": pa.int32(),
+    "int8": pa.int64(),
+    "float4": pa.float32(),
+    "float8": pa.float64(),
+    "date": pa.date32(),
+    "timestamp": pa.timestamp("us"),
+    "timestamptz": pa.timestamp("us", "UTC"),
+}
+"""Arrow's type for a type that Redshift names so; text for all others."""

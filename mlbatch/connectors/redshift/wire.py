@@ -1,0 +1,169 @@
+"""Redshift over a connection of its own, by redshift-connector.
+
+The driver is not safe after an error of its own: unread replies stay and the next statement gets
+the previous one's. So every call opens a connection and closes it, whatever happened.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import redshift_connector
+
+from mlbatch.connectors.password import Password
+from mlbatch.connectors.redshift.transport import ARROW, refused
+from mlbatch.errors import MlbatchError, RunFailed, SettingsError, TemporaryError
+
+CONNECT_SECONDS = 15
+SLACK_SECONDS = 30
+"""The server ends a statement at its limit; the socket waits a little longer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """`mlbatch.connectors.redshift.transport.Transport` over the PostgreSQL protocol."""
+
+    host: str
+    port: int
+    database: str
+    user: str | None = None
+    password: Password | None = None
+    """Without one, IAM gives a temporary one for ``user`` of ``cluster``."""
+    cluster: str | None = None
+    region: str | None = None
+    verify_tls: bool = True
+    """False sends everything in the clear: for a server on this machine only."""
+    ca: Path | None = None
+    query_group: str | None = None
+    statement_seconds: int = 4 * 3600
+
+    def __str__(self) -> str:
+        """See `Transport`."""
+        return f"Redshift at {self.host}:{self.port}/{self.database}"
+
+    def run(self, statements: Sequence[str]) -> pa.Table | None:
+        """See `Transport.run`."""
+        with self._errors(), self._connected() as connection:
+            process = _scalar(connection, "SELECT pg_backend_pid()")
+            try:
+                return self._execute(connection, statements)
+            except (KeyboardInterrupt, SystemExit, TimeoutError):
+                self._cancel(process)
+                raise
+
+    def _execute(self, connection: Any, statements: Sequence[str]) -> pa.Table | None:  # noqa: ANN401
+        cursor = connection.cursor()
+        for statement in (*self._settings(), *statements):
+            # Never with arguments: the driver's own scanner does not know dollar quotes.
+            cursor.execute(statement)
+        found = _table(cursor) if cursor.description else None
+        connection.commit()
+        return found
+
+    def _settings(self) -> Iterator[str]:
+        yield f"SET statement_timeout TO {self.statement_seconds * 1000}"
+        if self.query_group:
+            yield f"SET query_group TO '{self.query_group}'"
+
+    @contextlib.contextmanager
+    def _connected(self) -> Iterator[Any]:
+        connection = redshift_connector.connect(**self._arguments())
+        try:
+            yield connection
+        finally:
+            with contextlib.suppress(Exception):
+                connection.close()
+
+    def _arguments(self) -> dict[str, Any]:
+        common = {
+            "host": self.host,
+            "port": self.port,
+            "database": self.database,
+            "timeout": self.statement_seconds + SLACK_SECONDS,
+            "tcp_keepalive": True,
+            "application_name": "mlbatch",
+            # An unknown mode would be ignored by the driver, and verify-ca is its default.
+            **({"ssl": True, "sslmode": "verify-full"} if self.verify_tls else {"ssl": False}),
+        }
+        if self.ca is not None:
+            # The driver trusts the system's certificates and knows no other way to name one.
+            os.environ["SSL_CERT_FILE"] = str(self.ca)
+        if self.password is not None:
+            return {**common, "user": self.user, "password": self.password()}
+        return {
+            **common,
+            "iam": True,
+            "db_user": self.user,
+            "cluster_identifier": self.cluster,
+            "region": self.region,
+        }
+
+    def _cancel(self, process: object) -> None:
+        with contextlib.suppress(Exception), self._connected() as other:
+            other.cursor().execute(f"SELECT pg_cancel_backend({int(str(process))})")
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        """The one place where the driver's errors become ours."""
+        try:
+            yield
+        except TimeoutError as error:
+            message = f"{self}: no end after {self.statement_seconds} s; cancelled"
+            raise RunFailed(message, hint="raise warehouse.statement_seconds") from error
+        except (redshift_connector.Error, OSError) as error:
+            raise self._translated(error) from error
+
+    def _translated(self, error: BaseException) -> MlbatchError:
+        told = error.args[0] if error.args else ""
+        if isinstance(told, dict) and "C" in told:
+            return refused(str(told["C"]), str(told.get("M", "")), str(self))
+        said = str(told).splitlines()[0] if str(told) else type(error).__name__
+        if "certificate" in said or "SSL" in said:
+            hint = "warehouse.ca must hold the authority that signed the server's certificate"
+            return SettingsError(f"{self}: {said}", hint=hint)
+        return TemporaryError(f"{self}: {said}", hint="try again; nothing was lost")
+
+
+_OIDS = {
+    16: "bool",
+    20: "int8",
+    21: "int2",
+    23: "int4",
+    700: "float4",
+    701: "float8",
+    1082: "date",
+    1114: "timestamp",
+    1184: "timestamptz",
+}
+_NUMERIC = 1700
+
+
+def _table(cursor: Any) -> pa.Table:  # noqa: ANN401
+    rows = cursor.fetchall()
+    columns = list(zip(*rows, strict=True)) if rows else [()] * len(cursor.description)
+    arrays = [
+        pa.array(values, _arrow_type(described[1]))
+        for values, described in zip(columns, cursor.description, strict=True)
+    ]
+    return pa.table(arrays, names=[_name(described[0]) for described in cursor.description])
+
+
+def _arrow_type(oid: int) -> pa.DataType | None:
+    return None if oid == _NUMERIC else ARROW.get(_OIDS.get(oid, ""), pa.string())
+
+
+def _name(label: str | bytes) -> str:
+    return label.decode() if isinstance(label, bytes) else label
+
+
+def _scalar(connection: Any, query: str) -> object:  # noqa: ANN401
+    cursor = connection.cursor()
+    cursor.execute(query)
+    value: object = cursor.fetchone()[0]
+    return value

@@ -1,0 +1,108 @@
+"""Reading UNLOAD and COPY, which no SQL parser knows: words one after another."""
+
+from __future__ import annotations
+
+from mlbatch.devstack.redshift.lexer import Token, words
+from mlbatch.devstack.redshift.refusal import Refusal
+
+_SIZES = {"MB": 1 << 20, "GB": 1 << 30}
+
+
+class CommandReader:
+    """A place in a statement's words."""
+
+    def __init__(self, sql: str) -> None:
+        """At the first word."""
+        self._words = words(sql)
+        self._next = 0
+
+    def __bool__(self) -> bool:
+        """Whether words are left."""
+        return self._next < len(self._words)
+
+    @property
+    def current(self) -> Token:
+        """The next word; a Refusal at the end."""
+        if not self:
+            raise Refusal("42601", "syntax error at end of input")
+        return self._words[self._next]
+
+    def take(self) -> Token:
+        """The next word, and go on."""
+        token = self.current
+        self._next += 1
+        return token
+
+    def accept(self, *wanted: str) -> bool:
+        """Whether the next words are these, and if so go on after them."""
+        ahead = self._words[self._next : self._next + len(wanted)]
+        if [w.value if w.kind in ("word", "sign") else None for w in ahead] != list(wanted):
+            return False
+        self._next += len(wanted)
+        return True
+
+    def expect(self, *wanted: str) -> None:
+        """These words and no others."""
+        if not self.accept(*wanted):
+            raise self.error()
+
+    def text(self) -> str:
+        """A quoted text, with or without AS in front."""
+        self.accept("AS")
+        if self.current.kind != "text":
+            raise self.error()
+        return self.take().value
+
+    def number(self) -> int:
+        """A whole number, with or without AS in front."""
+        self.accept("AS")
+        if not self.current.raw.isdigit():
+            raise self.error()
+        return int(self.take().raw)
+
+    def size(self) -> int:
+        """A number of bytes in MB or GB; MB when it does not say."""
+        self.accept("AS")
+        if self.current.kind != "number":
+            raise self.error()
+        number = float(self.take().raw)
+        unit = next((bytes_ for name, bytes_ in _SIZES.items() if self.accept(name)), _SIZES["MB"])
+        return int(number * unit)
+
+    def flag(self) -> bool:
+        """ON, OFF, TRUE or FALSE, or nothing, which is ON."""
+        if self.accept("OFF") or self.accept("FALSE"):
+            return False
+        return self.accept("ON") or self.accept("TRUE") or True
+
+    def name(self) -> str:
+        """A table's or column's name, folded as Redshift does; with a schema as ``a.b``."""
+        parts = [self._identifier()]
+        while self.accept("."):
+            parts.append(self._identifier())
+        return ".".join(parts)
+
+    def _identifier(self) -> str:
+        token = self.take()
+        if token.kind not in ("word", "name"):
+            raise Refusal("42601", f'syntax error at or near "{token.raw}"')
+        return token.raw.lower() if token.kind == "word" else token.value
+
+    def error(self) -> Refusal:
+        """A Refusal that names the next word."""
+        near = self.current.raw if self else "end of input"
+        return Refusal("42601", f'syntax error at or near "{near}"')
+
+
+def accept_authorization(reader: CommandReader) -> bool:
+    """The clauses that say as whom S3 is used; a stand-in trusts all of them."""
+    if reader.accept("IAM_ROLE"):
+        if not reader.accept("DEFAULT"):
+            reader.text()
+        return True
+    for phrase in (("WITH", "CREDENTIALS"), ("CREDENTIALS",), ("ACCESS_KEY_ID",),
+                   ("SECRET_ACCESS_KEY",), ("SESSION_TOKEN",)):  # fmt: skip
+        if reader.accept(*phrase):
+            reader.text()
+            return True
+    return False

@@ -1,0 +1,130 @@
+"""What a COPY statement asks for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from mlbatch.devstack.redshift.command_reader import CommandReader, accept_authorization
+from mlbatch.devstack.redshift.refusal import unsupported
+from mlbatch.devstack.redshift.unload_command import Compression, Format
+
+
+@dataclass(frozen=True, slots=True)
+class CopyCommand:
+    """The parts of the statement."""
+
+    table: str
+    source: str
+    columns: tuple[str, ...] = ()
+    format: Format = "text"
+    compression: Compression = ""
+    manifest: bool = False
+    delimiter: str | None = None
+    quote: str = '"'
+    null_as: str = "\\N"
+    ignore_header: int = 0
+    escape: bool = False
+    remove_quotes: bool = False
+    empty_as_null: bool = False
+    blanks_as_null: bool = False
+    truncate_columns: bool = False
+    trim_blanks: bool = False
+    fill_record: bool = False
+    ignore_blank_lines: bool = False
+    max_errors: int = 0
+
+
+def parse_copy(sql: str) -> CopyCommand:
+    """Read a whole COPY statement."""
+    reader = CommandReader(sql)
+    reader.expect("COPY")
+    table = reader.name()
+    columns = _columns(reader)
+    reader.expect("FROM")
+    command = CopyCommand(table, reader.text(), columns)
+    while reader:
+        if not accept_authorization(reader):
+            command = replace(command, **_option(reader))
+    return command
+
+
+def _columns(reader: CommandReader) -> tuple[str, ...]:
+    if not reader.accept("("):
+        return ()
+    names = [reader.name()]
+    while reader.accept(","):
+        names.append(reader.name())
+    reader.expect(")")
+    return tuple(names)
+
+
+_FLAGS: dict[str, dict[str, Any]] = {
+    "PARQUET": {"format": "parquet"},
+    "GZIP": {"compression": "gzip"},
+    "ZSTD": {"compression": "zstd"},
+    "MANIFEST": {"manifest": True},
+    "ESCAPE": {"escape": True},
+    "REMOVEQUOTES": {"remove_quotes": True},
+    "EMPTYASNULL": {"empty_as_null": True},
+    "BLANKSASNULL": {"blanks_as_null": True},
+    "TRUNCATECOLUMNS": {"truncate_columns": True},
+    "TRIMBLANKS": {"trim_blanks": True},
+    "FILLRECORD": {"fill_record": True},
+    "IGNOREBLANKLINES": {"ignore_blank_lines": True},
+    "ACCEPTANYDATE": {},
+    "EXPLICIT_IDS": {},
+    "ROUNDEC": {},
+    "NOLOAD": {},
+}
+_IGNORED_TEXTS = ("REGION", "ENCODING", "ACCEPTINVCHARS")
+_TIMES = ("TIMEFORMAT", "DATEFORMAT")
+_SWITCHES = ("COMPUPDATE", "STATUPDATE")
+_REFUSED = ("AVRO", "ORC", "JSON", "FIXEDWIDTH", "BZIP2", "LZOP", "SSH", "SHAPEFILE", "READRATIO")
+
+
+def _option(reader: CommandReader) -> dict[str, Any]:
+    if reader.accept("FORMAT"):
+        reader.accept("AS")
+    if reader.accept("CSV"):
+        quote = reader.text() if reader.accept("QUOTE") else '"'
+        return {"format": "csv", "quote": quote}
+    for name, meaning in _FLAGS.items():
+        if reader.accept(name):
+            return meaning
+    for name in _REFUSED:
+        if reader.accept(name):
+            raise unsupported(f"{name} of COPY is not supported by this stand-in")
+    return _valued(reader)
+
+
+def _valued(reader: CommandReader) -> dict[str, Any]:
+    if reader.accept("DELIMITER"):
+        return {"delimiter": reader.text().replace("\\t", "\t")}
+    if reader.accept("NULL"):
+        return {"null_as": reader.text()}
+    if reader.accept("QUOTE"):
+        return {"quote": reader.text()}
+    if reader.accept("IGNOREHEADER"):
+        return {"ignore_header": reader.number()}
+    if reader.accept("MAXERROR"):
+        return {"max_errors": reader.number()}
+    return _meaningless_here(reader)
+
+
+def _meaningless_here(reader: CommandReader) -> dict[str, Any]:
+    for name in _TIMES:
+        if reader.accept(name):
+            if reader.text().lower() not in ("auto", "yyyy-mm-dd", "yyyy-mm-dd hh:mi:ss"):
+                raise unsupported(f"{name} other than 'auto' is not supported by this stand-in")
+            return {}
+    for name in _IGNORED_TEXTS:
+        if reader.accept(name):
+            reader.text()
+            return {}
+    for name in _SWITCHES:
+        if reader.accept(name):
+            reader.accept("PRESET")
+            reader.flag()
+            return {}
+    raise reader.error()

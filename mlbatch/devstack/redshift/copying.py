@@ -1,0 +1,112 @@
+"""COPY: files into a table, by position of the columns."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from mlbatch.devstack.redshift import copy_parquet, copy_text
+from mlbatch.devstack.redshift.answer import Answer
+from mlbatch.devstack.redshift.copy_command import CopyCommand, parse_copy
+from mlbatch.devstack.redshift.loading import Load, SourceFile, Target
+from mlbatch.devstack.redshift.object_store import StoredObject
+from mlbatch.devstack.redshift.refusal import Refusal
+
+if TYPE_CHECKING:
+    from mlbatch.devstack.redshift.session import Session
+
+
+def copy(session: Session, sql: str) -> Answer:
+    """Run one COPY statement; all of its rows or none."""
+    command = parse_copy(sql)
+    load = Load(session, command, _targets(session, command))
+    loader = copy_parquet.load_file if command.format == "parquet" else copy_text.load_file
+    with session.atomically():
+        rows = sum(loader(load, file) for file in _files(load))
+    session.last_copied = rows
+    notice = f"Load into table '{command.table}' completed, {rows} record(s) loaded successfully."
+    return Answer("COPY", notices=(notice,), rows=rows)
+
+
+def _targets(session: Session, command: CopyCommand) -> tuple[Target, ...]:
+    *schema, table = command.table.split(".")
+    session.create_table_sql(schema[0] if schema else "", table)
+    found = session.cursor.execute(_COLUMNS, [table, schema[0] if schema else ""]).fetchall()
+    known = {name: Target(name, kind, length, nullable) for name, kind, length, nullable in found}
+    wanted = command.columns or tuple(known)
+    for name in wanted:
+        if name not in known:
+            message = f'column "{name}" of relation "{table}" does not exist'
+            raise Refusal("42703", message)
+    return tuple(known[name] for name in wanted)
+
+
+# A temporary table hides one of the same name, as in a query.
+_COLUMNS = r"""
+SELECT column_name, c.data_type, CAST(regexp_extract(k.expression, '<= (\d+)', 1) AS INTEGER),
+       is_nullable
+  FROM duckdb_columns() c
+  LEFT JOIN duckdb_constraints() k ON k.table_oid = c.table_oid
+       AND k.database_oid = c.database_oid AND k.constraint_type = 'CHECK'
+       AND k.constraint_column_names[1] = c.column_name
+ WHERE (c.database_oid, c.table_oid) = (
+       SELECT (database_oid, table_oid) FROM duckdb_tables()
+        WHERE lower(table_name) = lower($1) AND $2 IN ('', schema_name)
+        ORDER BY temporary DESC LIMIT 1)
+ ORDER BY column_index
+"""
+
+
+def _files(load: Load) -> Iterator[SourceFile]:
+    store, command = load.session.engine.store, load.command
+    for uri in _manifest(load) if command.manifest else _prefixed(store.list(command.source), load):
+        load.session.interruption.check()
+        yield SourceFile(uri, _decompressed(store.get(uri), command))
+
+
+def _prefixed(found: list[StoredObject], load: Load) -> list[str]:
+    if not found:
+        message = f"The specified S3 prefix '{load.command.source}' does not exist"
+        raise Refusal("XX000", message)
+    return [item.uri for item in found]
+
+
+def _manifest(load: Load) -> list[str]:
+    store, uri = load.session.engine.store, load.command.source
+    try:
+        entries = json.loads(store.get(uri))["entries"]
+        wanted = [(str(e["url"]), bool(e.get("mandatory", False)), e.get("meta")) for e in entries]
+    except (ValueError, KeyError, TypeError) as error:
+        raise Refusal("XX000", f"Manifest file is not in correct json format: {uri}") from error
+    files = []
+    for url, mandatory, meta in wanted:
+        _check_entry(load.command, url, meta)
+        if any(item.uri == url for item in store.list(url)):
+            files.append(url)
+        elif mandatory:
+            raise Refusal("XX000", f"File in the manifest does not exist: {url}")
+    return files
+
+
+def _check_entry(command: CopyCommand, url: str, meta: object) -> None:
+    has_length = isinstance(meta, dict) and isinstance(meta.get("content_length"), int)
+    if command.format == "parquet" and not has_length:
+        message = f"Manifest entry {url} needs meta.content_length to copy from PARQUET"
+        raise Refusal("XX000", message)
+
+
+def _decompressed(content: bytes, command: CopyCommand) -> bytes:
+    if not command.compression:
+        return content
+    try:
+        if command.compression == "gzip":
+            return gzip.decompress(content)
+        with pa.CompressedInputStream(pa.BufferReader(content), command.compression) as stream:
+            data: bytes = stream.read()
+    except (OSError, EOFError) as error:
+        raise Refusal("XX000", f"Cannot decompress the file: {error}") from error
+    return data

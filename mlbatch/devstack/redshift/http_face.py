@@ -1,0 +1,158 @@
+"""A small HTTP server for the faces: requests in, replies out, stopped cleanly."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from mlbatch.devstack.redshift.faults import Dropped, Fault, Faults
+
+FAULTS_PATH = "/_faults"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a client sent."""
+
+    method: str
+    path: str
+    query: Mapping[str, list[str]]
+    headers: Mapping[str, str]
+    """Names in lower case."""
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What it gets."""
+
+    status: int
+    body: bytes = b""
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def json_reply(
+    status: int, document: object, *, kind: str = "application/json", **headers: str
+) -> Reply:
+    """A reply of JSON."""
+    body = json.dumps(document, ensure_ascii=False).encode()
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return Reply(status, body, {"Content-Type": kind, **named})
+
+
+class HttpFace:
+    """One port that answers by ``handle``; `Dropped` closes the connection without a reply."""
+
+    def __init__(self, handle: Callable[[Request], Reply], host: str, port: int) -> None:
+        """Binds at once, so that ``port`` says which one it is when 0 was asked for."""
+        self._server = _Server((host, port), _handler(handle))
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
+        self.host, self.port = host, int(self._server.server_address[1])
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"http://{self.host}:{self.port}"
+
+    def start(self) -> None:
+        """Answer from now on."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End every connection and wait for their threads."""
+        if self._thread.is_alive():
+            self._server.shutdown()
+            self._thread.join()
+        self._server.hang_up()
+        self._server.server_close()
+
+
+class _Server(ThreadingHTTPServer):
+    # Threads that outlive the interpreter abort it, so they are waited for.
+    daemon_threads = False
+
+    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+        super().__init__(address, handler)
+        self._open: set[socket.socket] = set()
+        self._lock = threading.Lock()
+
+    def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401
+        with self._lock:
+            self._open.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:  # noqa: ANN401
+        with self._lock:
+            self._open.discard(request)
+        super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ANN401
+        """A client that went away is no news."""
+
+    def hang_up(self) -> None:
+        with self._lock:
+            for one in self._open:
+                with suppress(OSError):
+                    one.shutdown(socket.SHUT_RDWR)
+
+
+def _handler(handle: Callable[[Request], Reply]) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
+
+        def do_GET(self) -> None:
+            self._answer()
+
+        def do_POST(self) -> None:
+            self._answer()
+
+        def do_DELETE(self) -> None:
+            self._answer()
+
+        def _answer(self) -> None:
+            try:
+                reply = handle(self._request())
+            except Dropped:
+                self.close_connection = True
+                return
+            self.send_response(reply.status)
+            for name, value in reply.headers.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(reply.body)))
+            self.end_headers()
+            self.wfile.write(reply.body)
+
+        def _request(self) -> Request:
+            length = int(self.headers.get("Content-Length") or 0)
+            parts = urlsplit(self.path)
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            query = parse_qs(parts.query, keep_blank_values=True)
+            return Request(self.command, parts.path, query, headers, self.rfile.read(length))
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    return Handler
+
+
+def faults_reply(request: Request, faults: Faults) -> Reply:
+    """GET, POST and DELETE of the rules that make the stand-in misbehave."""
+    if request.method == "DELETE":
+        faults.clear()
+    elif request.method == "POST":
+        try:
+            found = json.loads(request.body)
+            for rule in found if isinstance(found, list) else [found]:
+                faults.add(Fault.of(rule))
+        except ValueError as error:
+            return json_reply(400, {"error": str(error)})
+    rules = [{"kind": r.kind, "pattern": r.pattern, "times": r.times} for r in faults.rules]
+    return json_reply(200, {"faults": rules})

@@ -1,0 +1,64 @@
+"""One COPY under way: where its rows go, and how they get there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from mlbatch.devstack.redshift.copy_command import CopyCommand
+from mlbatch.devstack.redshift.load_errors import LoadError
+from mlbatch.sql import quote_identifier
+
+if TYPE_CHECKING:
+    from mlbatch.devstack.redshift.session import Session
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A column that COPY fills."""
+
+    name: str
+    duckdb_type: str
+    length: int | None
+    nullable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """One file's content, decompressed."""
+
+    uri: str
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """One COPY under way."""
+
+    session: Session
+    command: CopyCommand
+    targets: tuple[Target, ...]
+    errors: list[LoadError] = field(default_factory=list)
+    """Fields that did not fit, of all files."""
+
+    @property
+    def table(self) -> str:
+        """The table's name, quoted."""
+        return ".".join(quote_identifier(part) for part in self.command.table.split("."))
+
+    def insert(self, rows: pa.Table) -> int:
+        """Append rows, whose columns stand in the order of the targets."""
+        names = ", ".join(quote_identifier(target.name) for target in self.targets)
+        values = ", ".join(
+            f"CAST(c{n} AS {target.duckdb_type})" for n, target in enumerate(self.targets)
+        )
+        renamed = rows.rename_columns([f"c{n}" for n in range(rows.num_columns)])
+        self.session.cursor.register("copy_source", renamed)
+        try:
+            statement = f"INSERT INTO {self.table} ({names}) SELECT {values} FROM copy_source"  # noqa: S608
+            self.session.cursor.execute(statement)
+        finally:
+            self.session.cursor.unregister("copy_source")
+        return int(rows.num_rows)

@@ -1,0 +1,130 @@
+"""What an UNLOAD statement asks for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import sqlglot
+from sqlglot import exp
+from sqlglot.errors import SqlglotError
+
+from mlbatch.devstack.redshift.command_reader import CommandReader, accept_authorization
+from mlbatch.devstack.redshift.refusal import Refusal, unsupported
+
+Format = Literal["text", "csv", "parquet"]
+Compression = Literal["", "gzip", "zstd"]
+LARGEST_FILE = 6_200 << 20
+SMALLEST_FILE = 5 << 20
+GROUP_BYTES = 32 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class UnloadCommand:
+    """The parts of the statement."""
+
+    select: str
+    target: str
+    format: Format = "text"
+    compression: Compression = ""
+    delimiter: str | None = None
+    escape: bool = False
+    add_quotes: bool = False
+    header: bool = False
+    null_as: str = ""
+    manifest: bool = False
+    verbose: bool = False
+    max_file_bytes: int = LARGEST_FILE
+    group_bytes: int = GROUP_BYTES
+    parallel: bool = True
+    allow_overwrite: bool = False
+    clean_path: bool = False
+    extension: str | None = None
+
+
+def parse_unload(sql: str) -> UnloadCommand:
+    """Read a whole UNLOAD statement; a Refusal as Redshift gives it for what is wrong."""
+    reader = CommandReader(sql)
+    reader.expect("UNLOAD", "(")
+    select = reader.text()
+    reader.expect(")", "TO")
+    command = UnloadCommand(select, reader.text())
+    while reader:
+        if not accept_authorization(reader):
+            command = replace(command, **_option(reader))
+    _check(command)
+    return command
+
+
+_FLAGS: dict[tuple[str, ...], dict[str, Any]] = {
+    ("PARQUET",): {"format": "parquet"},
+    ("CSV",): {"format": "csv"},
+    ("GZIP",): {"compression": "gzip"},
+    ("ZSTD",): {"compression": "zstd"},
+    ("ESCAPE",): {"escape": True},
+    ("ADDQUOTES",): {"add_quotes": True},
+    ("HEADER",): {"header": True},
+    ("MANIFEST", "VERBOSE"): {"manifest": True, "verbose": True},
+    ("MANIFEST",): {"manifest": True},
+    ("ALLOWOVERWRITE",): {"allow_overwrite": True},
+    ("CLEANPATH",): {"clean_path": True},
+    ("ENCRYPTED", "AUTO"): {},
+    ("ENCRYPTED",): {},
+}
+_IGNORED_TEXTS = ("KMS_KEY_ID", "REGION", "MASTER_SYMMETRIC_KEY")
+
+
+def _option(reader: CommandReader) -> dict[str, Any]:
+    if reader.accept("FORMAT"):
+        reader.accept("AS")
+    for phrase, meaning in _FLAGS.items():
+        if reader.accept(*phrase):
+            return meaning
+    for name in _IGNORED_TEXTS:
+        if reader.accept(name):
+            reader.text()
+            return {}
+    return _valued(reader)
+
+
+def _valued(reader: CommandReader) -> dict[str, Any]:
+    if reader.accept("DELIMITER"):
+        return {"delimiter": reader.text().replace("\\t", "\t")}
+    if reader.accept("NULL"):
+        return {"null_as": reader.text()}
+    if reader.accept("EXTENSION"):
+        return {"extension": reader.text()}
+    if reader.accept("MAXFILESIZE"):
+        return {"max_file_bytes": reader.size()}
+    if reader.accept("ROWGROUPSIZE"):
+        return {"group_bytes": reader.size()}
+    if reader.accept("PARALLEL"):
+        return {"parallel": reader.flag()}
+    for name in ("PARTITION", "BZIP2", "FIXEDWIDTH", "JSON"):
+        if reader.accept(name):
+            raise unsupported(f"{name} of UNLOAD is not supported by this stand-in")
+    raise reader.error()
+
+
+def _check(command: UnloadCommand) -> None:
+    is_parquet = command.format == "parquet"
+    if is_parquet and (command.compression or command.delimiter or command.escape):
+        raise unsupported("Options GZIP, ZSTD, DELIMITER and ESCAPE are not supported for PARQUET")
+    if is_parquet and (command.header or command.add_quotes):
+        raise unsupported("Options HEADER and ADDQUOTES are not supported for PARQUET")
+    if command.format == "csv" and (command.escape or command.add_quotes):
+        raise unsupported("Options ESCAPE and ADDQUOTES are not supported for CSV")
+    if command.allow_overwrite and command.clean_path:
+        raise unsupported("ALLOWOVERWRITE and CLEANPATH cannot be given together")
+    if not SMALLEST_FILE <= command.max_file_bytes <= LARGEST_FILE:
+        raise Refusal("22023", "MAXFILESIZE must be between 5 MB and 6.2 GB")
+    _check_select(command.select)
+
+
+def _check_select(select: str) -> None:
+    try:
+        tree = sqlglot.parse_one(select, read="redshift")
+    except SqlglotError:
+        return  # the engine says what is wrong with it
+    if isinstance(tree, exp.Query) and tree.args.get("limit") is not None:
+        raise unsupported("Limit clause is not supported")

@@ -1,0 +1,151 @@
+"""Redshift as warehouse, by both transports, over the wires that the real clients speak."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+
+import pyarrow as pa
+import pytest
+
+from mlbatch.connectors.aws import AwsAccess
+from mlbatch.connectors.redshift.data_api import DataApi
+from mlbatch.connectors.redshift.warehouse import RedshiftWarehouse
+from mlbatch.devstack.redshift.data_api import DataApi as DataApiFace
+from mlbatch.devstack.redshift.engine import Engine, EngineOptions
+from mlbatch.devstack.redshift.faults import Fault
+from mlbatch.devstack.redshift.object_store import S3Objects
+from mlbatch.errors import DeclarationError, RunFailed, SnapshotError, TemporaryError
+from mlbatch.unloading import take_snapshot
+
+ROWS = pa.table(
+    {
+        "id": pa.array(range(1, 8), pa.int64()),
+        "text": ["a'b\\c\n\"d\"", "牛丼 🍜", None, "", "x" * 3_000, "tab\there", "$t$ $1 :name"],
+        "at": pa.array([datetime(2026, 1, n, 1, 2, 3, n) for n in range(1, 8)], pa.timestamp("us")),
+        "good": [True, False, None, True, True, False, None],
+        "share": [0.1, 1e300, None, -1.5, 1 / 3, 0.0, 2.0],
+        "day": pa.array([date(2026, 1, n) for n in range(1, 8)], pa.date32()),
+    }
+)
+
+
+@pytest.fixture
+def engine(s3_access, s3_storage):
+    store = S3Objects(s3_access.endpoint, s3_access.region, "test", "test")
+    made = Engine(None, store, options=EngineOptions(part_rows=3))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def data_api(engine):
+    face = DataApiFace(engine)
+    face.start()
+    yield DataApi("dev", "devstack", user="awsuser", access=_local(face.port))
+    face.stop()
+
+
+def _local(port):
+    return AwsAccess("us-east-1", f"http://127.0.0.1:{port}", "test", "test")
+
+
+@pytest.fixture(params=["data_api"])
+def warehouse(request, s3_storage):
+    return RedshiftWarehouse(request.getfixturevalue(request.param), s3_storage)
+
+
+def read_back(storage, snapshot):
+    import pyarrow.parquet as pq
+
+    tables = []
+    for part in snapshot.parts:
+        with storage.open(part.uri, etag=part.etag) as file:
+            tables.append(pq.ParquetFile(file).read())
+    return pa.concat_tables(tables)
+
+
+def test_every_type_goes_in_and_comes_back(warehouse, s3_storage):
+    assert warehouse.copy("notes", ROWS, replace_by=("id",)) == 7
+    select = "SELECT id, text, at, good, share, day FROM notes ORDER BY id"
+    snapshot = take_snapshot(warehouse, s3_storage, select, s3_storage.prefix + "a/", cursor="at")
+    assert snapshot.rows == 7
+    assert len(snapshot.parts) > 1
+    assert snapshot.highest_cursor == datetime(2026, 1, 7, 1, 2, 3, 7, tzinfo=UTC)
+    found = read_back(s3_storage, snapshot).sort_by("id")
+    assert found.cast(ROWS.schema).to_pylist() == ROWS.to_pylist()
+
+
+def test_small_results_have_their_types(warehouse):
+    warehouse.copy("notes", ROWS, replace_by=("id",))
+    found = warehouse.fetch("SELECT id, text, at, good, share, day FROM notes ORDER BY id")
+    assert found.to_pylist() == ROWS.to_pylist()
+    assert warehouse.fetch("SELECT id, at FROM notes LIMIT 0").schema.types[0] == pa.int64()
+
+
+def test_copying_replaces_rows_of_the_same_key(warehouse):
+    warehouse.copy("notes", ROWS, replace_by=("id",))
+    changed = ROWS.slice(0, 2).set_column(1, "text", pa.array(["new", "newer"]))
+    assert warehouse.copy("notes", changed, replace_by=("id",)) == 2
+    found = warehouse.fetch("SELECT COUNT(*) AS n, MIN(text) AS t FROM notes WHERE id <= 2")
+    assert found.to_pylist() == [{"n": 2, "t": "new"}]
+    assert warehouse.copy("notes", ROWS.slice(0, 0), replace_by=("id",)) == 0
+
+
+def test_no_rows_are_no_parts(warehouse, s3_storage):
+    select = "SELECT 1 AS one WHERE 1 = 0"
+    snapshot = take_snapshot(warehouse, s3_storage, select, s3_storage.prefix + "none/")
+    assert (snapshot.rows, snapshot.parts) == (0, ())
+
+
+def test_nothing_is_overwritten(warehouse, s3_storage):
+    prefix = s3_storage.prefix + "once/"
+    warehouse.unload("SELECT 1 AS one", prefix)
+    with pytest.raises(RunFailed, match="not empty"):
+        warehouse.unload("SELECT 2 AS one", prefix)
+    with pytest.raises(SnapshotError, match="outside"):
+        warehouse.unload("SELECT 2 AS one", "s3://elsewhere/x/")
+
+
+def test_a_wrong_query_is_a_declaration(warehouse):
+    for select in ("SELECT x FROM nowhere", "SELECT FROM WHERE", "SELECT 1 AS a LIMIT 1; x"):
+        with pytest.raises((DeclarationError, RunFailed)):
+            warehouse.fetch(select)
+    with pytest.raises(DeclarationError, match="refuses the query"):
+        warehouse.fetch("SELECT x FROM nowhere")
+
+
+def test_the_clock_is_the_warehouse_s_in_utc(warehouse):
+    assert abs(warehouse.now() - datetime.now(UTC)) < timedelta(seconds=5)
+    assert "Redshift" in warehouse.about()
+
+
+def test_an_unload_that_is_cut_short_is_never_believed(warehouse, engine, s3_storage):
+    warehouse.copy("notes", ROWS, replace_by=("id",))
+    engine.faults.add(Fault("abort_unload_after_parts", "unload", parts=1))
+    prefix = s3_storage.prefix + "cut/"
+    with pytest.raises((RunFailed, TemporaryError)):
+        take_snapshot(warehouse, s3_storage, "SELECT id FROM notes", prefix)
+    again = take_snapshot(
+        warehouse, s3_storage, "SELECT id FROM notes", s3_storage.prefix + "again/"
+    )
+    assert again.rows == 7
+
+
+def test_a_serializable_conflict_is_temporary(warehouse, engine):
+    engine.faults.add(
+        Fault("error", "select 1", sqlstate="XX000", message="1023 Serializable isolation")
+    )
+    with pytest.raises(TemporaryError, match="1023"):
+        warehouse.fetch("SELECT 1 AS one")
+
+
+def test_a_limit_of_time_is_told(warehouse):
+    from dataclasses import replace
+
+    slow = replace(warehouse, transport=replace(warehouse.transport, statement_seconds=1))
+    never = (
+        "SELECT SUM(a.i * b.i) AS s FROM generate_series(1, 1000000) a(i),"
+        " generate_series(1, 1000000) b(i)"
+    )
+    with pytest.raises(RunFailed, match="timeout|cancel"):
+        slow.fetch(never)
