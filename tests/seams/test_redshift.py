@@ -8,19 +8,28 @@ import pyarrow as pa
 import pytest
 
 from mlbatch.connectors.aws import AwsAccess
+from mlbatch.connectors.queuery import QueueryWarehouse, read_fields, rows_of
 from mlbatch.connectors.redshift.data_api import DataApi
 from mlbatch.connectors.redshift.warehouse import RedshiftWarehouse
 from mlbatch.devstack.redshift.data_api import DataApi as DataApiFace
 from mlbatch.devstack.redshift.engine import Engine, EngineOptions
 from mlbatch.devstack.redshift.faults import Fault
 from mlbatch.devstack.redshift.object_store import S3Objects
-from mlbatch.errors import DeclarationError, RunFailed, SnapshotError, TemporaryError
+from mlbatch.devstack.redshift.queuery_face import QueueryFace
+from mlbatch.errors import (
+    DeclarationError,
+    RunFailed,
+    SettingsError,
+    SnapshotError,
+    TemporaryError,
+    UsageError,
+)
 from mlbatch.unloading import take_snapshot
 
 ROWS = pa.table(
     {
         "id": pa.array(range(1, 8), pa.int64()),
-        "text": ["a'b\\c\n\"d\"", "牛丼 🍜", None, "", "x" * 3_000, "tab\there", "$t$ $1 :name"],
+        "text": ['a\'b\\c\n"d"', "牛丼 🍜", None, "", "x" * 3_000, "tab\there", "$t$ $1 :name"],
         "at": pa.array([datetime(2026, 1, n, 1, 2, 3, n) for n in range(1, 8)], pa.timestamp("us")),
         "good": [True, False, None, True, True, False, None],
         "share": [0.1, 1e300, None, -1.5, 1 / 3, 0.0, 2.0],
@@ -52,6 +61,14 @@ def _local(port):
 @pytest.fixture(params=["data_api"])
 def warehouse(request, s3_storage):
     return RedshiftWarehouse(request.getfixturevalue(request.param), s3_storage)
+
+
+@pytest.fixture
+def queuery(engine, s3_storage):
+    face = QueueryFace(engine, tokens={"me": "sesame"}, bucket=s3_storage.bucket)
+    face.start()
+    yield QueueryWarehouse(face.url, "me", "sesame", s3_storage, sleep=lambda _: None)
+    face.stop()
 
 
 def read_back(storage, snapshot):
@@ -147,5 +164,44 @@ def test_a_limit_of_time_is_told(warehouse):
         "SELECT SUM(a.i * b.i) AS s FROM generate_series(1, 1000000) a(i),"
         " generate_series(1, 1000000) b(i)"
     )
-    with pytest.raises(RunFailed, match="timeout|cancel"):
+    with pytest.raises(RunFailed, match=r"timeout|cancel"):
         slow.fetch(never)
+
+
+def test_queuery_gives_the_same_rows_but_for_the_empty_text(data_api, queuery, s3_storage):
+    RedshiftWarehouse(data_api, s3_storage).copy("notes", ROWS, replace_by=("id",))
+    select = "SELECT id, text, at, good, share, day FROM notes ORDER BY id"
+    snapshot = take_snapshot(queuery, s3_storage, select, s3_storage.prefix + "q/", cursor="at")
+    found = read_back(s3_storage, snapshot).sort_by("id").cast(ROWS.schema).to_pylist()
+    expected = [row | {"text": row["text"] or None} for row in ROWS.to_pylist()]
+    assert found == expected
+    assert queuery.fetch("SELECT id, text FROM notes").num_rows == 7
+    assert "Queuery" in queuery.about()
+    assert abs(queuery.now() - datetime.now(UTC)) < timedelta(seconds=10)
+
+
+def test_queuery_s_refusals(queuery, s3_storage):
+    from dataclasses import replace
+
+    nothing = take_snapshot(
+        queuery, s3_storage, "SELECT 1 AS one WHERE 1 = 0", s3_storage.prefix + "n/"
+    )
+    assert nothing.rows == 0
+    with pytest.raises(RunFailed, match="nowhere"):
+        queuery.fetch("SELECT x FROM nowhere")
+    with pytest.raises(SettingsError, match="refuses the token") as caught:
+        replace(queuery, token_secret="open").fetch("SELECT 1 AS one")
+    assert "open" not in repr(queuery) + str(caught.value)
+    with pytest.raises(UsageError, match="cannot load"):
+        queuery.copy("t", ROWS, replace_by=("id",))
+    with pytest.raises(TemporaryError):
+        replace(queuery, endpoint="http://127.0.0.1:9").fetch("SELECT 1 AS one")
+
+
+def test_fields_are_read_as_unload_writes_them():
+    text = '"1","a\\\\b\\"c\\,d"\n"2","line\\\nbreak"\n"3",""\n'
+    assert [read_fields(row) for row in rows_of(text)] == [
+        ["1", 'a\\b"c,d'], ["2", "line\nbreak"], ["3", ""]
+    ]  # fmt: skip
+    with pytest.raises(SnapshotError, match="not quoted"):
+        read_fields("1,2")

@@ -1,0 +1,327 @@
+"""Queuery as warehouse: a server that unloads queries for whoever may not reach Redshift itself.
+
+Its files are text, gzip, every field in double quotes, with a backslash before what would be misread.
+NULL and the empty text look the same there; both come back as NULL. The files are read in parallel,
+cast by the manifest and written to the storage as Parquet parts, so that what follows is the same
+as with an UNLOAD of our own.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+import pyarrow as pa
+import pyarrow.parquet as pq
+import stamina
+
+from mlbatch.errors import (
+    MlbatchError,
+    RunFailed,
+    SettingsError,
+    SnapshotError,
+    TemporaryError,
+    UsageError,
+)
+from mlbatch.snapshot import ManifestEntry, write_manifest
+from mlbatch.storage import Storage
+from mlbatch.warehouse import Unloaded
+
+POLL_SECONDS = (0.0, 1.0, 3.0, 6.0, 9.0, 15.0, 30.0)
+"""Growing waits between questions; the last one repeats."""
+ANSWER_SECONDS = 60.0
+DOWNLOADS = 4
+TRIES = 5
+GROUP_ROWS = 5_000
+_UNKNOWN_ANSWERS = 10
+_TYPES = {
+    "smallint": pa.int16(),
+    "integer": pa.int32(),
+    "bigint": pa.int64(),
+    "real": pa.float32(),
+    "double precision": pa.float64(),
+    "date": pa.date32(),
+    "boolean": pa.bool_(),
+    "timestamp without time zone": pa.timestamp("us"),
+    "timestamp with time zone": pa.timestamp("us", "UTC"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class QueueryWarehouse:
+    """`mlbatch.warehouse.Warehouse` behind the server at ``endpoint``, with parts in ``storage``."""
+
+    endpoint: str
+    token: str
+    token_secret: str = field(repr=False)
+    storage: Storage
+    query_seconds: int = 4 * 3600
+    sleep: Callable[[float], None] = time.sleep
+
+    def about(self) -> str:
+        """See `mlbatch.warehouse.Warehouse.about`."""
+        self.fetch("SELECT 1 AS one")
+        return f"Queuery at {self.endpoint}"
+
+    def now(self) -> datetime:
+        """See `mlbatch.warehouse.Warehouse.now`."""
+        (row,) = self.fetch("SELECT GETDATE() AS now").to_pylist()
+        moment: datetime = row["now"]
+        return moment.replace(tzinfo=UTC)
+
+    def fetch(self, select: str) -> pa.Table:
+        """See `mlbatch.warehouse.Warehouse.fetch`."""
+        with self._client() as client:
+            answer = self._ended(client, select)
+            schema = self._schema(answer)
+            tables = [self._file(client, answer, n, schema) for n in range(_files(answer))]
+        _check_count(answer, schema, sum(table.num_rows for table in tables))
+        return pa.concat_tables([schema.arrow.empty_table(), *tables])
+
+    def unload(self, select: str, prefix: str) -> Unloaded:
+        """See `mlbatch.warehouse.Warehouse.unload`."""
+        with self._client() as client, ThreadPoolExecutor(DOWNLOADS) as threads:
+            answer = self._ended(client, select)
+            schema = self._schema(answer)
+            waiting = [
+                threads.submit(self._part, client, answer, n, schema, prefix)
+                for n in range(_files(answer))
+            ]
+            entries = tuple(entry for entry in (w.result() for w in waiting) if entry.rows)
+        rows = sum(entry.rows for entry in entries)
+        _check_count(answer, schema, rows)
+        if not entries:
+            return Unloaded(0, None)
+        self.storage.put(prefix + "manifest", write_manifest(entries))
+        return Unloaded(rows, prefix + "manifest")
+
+    def copy(self, table: str, rows: pa.Table, *, replace_by: tuple[str, ...]) -> int:  # noqa: ARG002
+        """Queuery only reads."""
+        message = f"Queuery cannot load {table}"
+        raise UsageError(message, hint="use warehouse.kind redshift for what writes to Redshift")
+
+    def _client(self) -> httpx.Client:
+        secret = httpx.BasicAuth(self.token, self.token_secret)
+        return httpx.Client(base_url=self.endpoint, auth=secret, timeout=ANSWER_SECONDS)
+
+    def _ended(self, client: httpx.Client, select: str) -> dict[str, Any]:
+        """Ask, and wait for the end; a query that did not go well is refused."""
+        with _translated(self.endpoint):
+            # Not repeated when its answer is lost: a second query would cost a second UNLOAD.
+            posted = client.post("/v1/queries", data={"q": select, "enable_metadata": "true"})
+            _check_status(posted, self.endpoint)
+            return self._waited(client, int(posted.json()["id"]))
+
+    def _waited(self, client: httpx.Client, query: int) -> dict[str, Any]:
+        deadline, unknown = time.monotonic() + self.query_seconds, 0
+        for seconds in _growing():
+            self.sleep(seconds)
+            answer = self._look(client, query)
+            status = answer.get("status")
+            if status == "success":
+                return answer
+            unknown += status not in ("pending", "running")
+            if (
+                status in ("failed", "canceled")
+                or answer.get("error")
+                or unknown > _UNKNOWN_ANSWERS
+            ):
+                raise RunFailed(
+                    f"query {query} {status}: {answer.get('error') or 'no reason given'}"
+                )
+            if time.monotonic() > deadline:
+                message = f"query {query}: no end after {self.query_seconds} s"
+                raise RunFailed(
+                    message, hint="raise warehouse.query_seconds; it goes on over there"
+                )
+        raise AssertionError  # the waits never end
+
+    def _look(self, client: httpx.Client, query: int) -> dict[str, Any]:
+        fields = {"fields": "__default__,s3_prefix,manifest_file_url"}
+        for attempt in stamina.retry_context(on=_worth_retrying, attempts=TRIES):
+            with attempt:
+                answer = client.get(f"/v1/queries/{query}", params=fields)
+                answer.raise_for_status()
+                found: dict[str, Any] = answer.json()
+                return found
+        raise AssertionError  # the loop returns or raises
+
+    def _schema(self, answer: dict[str, Any]) -> Schema:
+        url = answer.get("manifest_file_url")
+        if not url:
+            message = f"query {answer['id']} has no manifest, so its columns are not known"
+            raise SnapshotError(message, hint="the server must unload with MANIFEST VERBOSE")
+        with _translated(self.endpoint):
+            document = httpx.get(url, timeout=ANSWER_SECONDS).raise_for_status().json()
+        return Schema.of(document)
+
+    def _part(
+        self, client: httpx.Client, answer: dict[str, Any], number: int, schema: Schema, prefix: str
+    ) -> ManifestEntry:
+        table = self._file(client, answer, number, schema)
+        buffer = io.BytesIO()
+        pq.write_table(table, buffer, compression="zstd", row_group_size=GROUP_ROWS)
+        uri = f"{prefix}{number:04d}_part_00.parquet"
+        if table.num_rows:
+            self.storage.put(uri, buffer.getvalue())
+        return ManifestEntry(uri, buffer.tell(), table.num_rows)
+
+    def _file(
+        self, client: httpx.Client, answer: dict[str, Any], number: int, schema: Schema
+    ) -> pa.Table:
+        """One data file; its URL is asked for anew when it has expired."""
+        with _translated(self.endpoint):
+            for attempt in stamina.retry_context(on=_worth_retrying, attempts=TRIES):
+                with attempt:
+                    url = answer["data_file_urls"][number]
+                    with httpx.stream("GET", url, timeout=ANSWER_SECONDS) as stream:
+                        if stream.status_code == httpx.codes.FORBIDDEN:
+                            answer = self._look(client, int(answer["id"]))
+                        stream.raise_for_status()
+                        return schema.table(_unzipped(stream.iter_raw()))
+        raise AssertionError  # the loop returns or raises
+
+
+def _check_count(answer: dict[str, Any], schema: Schema, rows: int) -> None:
+    if schema.rows is not None and rows != schema.rows:
+        message = f"query {answer['id']}: {rows} rows came, its manifest says {schema.rows}"
+        raise SnapshotError(message, hint="run again; a file is missing")
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """The columns of a result, as its manifest tells them."""
+
+    arrow: pa.Schema
+    rows: int | None
+
+    @classmethod
+    def of(cls, manifest: dict[str, Any]) -> Schema:
+        """Read a verbose manifest."""
+        fields = [
+            (element["name"], _arrow_type(element["type"]))
+            for element in manifest["schema"]["elements"]
+        ]
+        return cls(pa.schema(fields), manifest.get("meta", {}).get("record_count"))
+
+    def table(self, text: str) -> pa.Table:
+        """The rows of one file."""
+        rows = [read_fields(line) for line in rows_of(text)]
+        wrong = next((row for row in rows if len(row) != len(self.arrow)), None)
+        if wrong is not None:
+            message = f"a row has {len(wrong)} fields, the manifest names {len(self.arrow)}"
+            raise SnapshotError(message)
+        columns = list(zip(*rows, strict=True)) if rows else [()] * len(self.arrow)
+        arrays = [
+            _cast(values, field.type) for values, field in zip(columns, self.arrow, strict=True)
+        ]
+        return pa.Table.from_arrays(arrays, schema=self.arrow)
+
+
+def _arrow_type(described: dict[str, Any]) -> pa.DataType:
+    if described["base"] == "numeric":
+        return pa.decimal128(described.get("precision", 38), described.get("scale", 0))
+    return _TYPES.get(described["base"], pa.string())
+
+
+def _cast(values: tuple[str, ...], kind: pa.DataType) -> pa.Array:
+    texts = pa.array([value or None for value in values], pa.string())
+    if pa.types.is_boolean(kind):
+        return pa.array([None if not v else v == "t" for v in values], kind)
+    return texts.cast(kind)
+
+
+_ROW = re.compile(r"(?:[^\\\n]|\\.)*(?:\n|$)", re.DOTALL)
+_FIELD = re.compile(r'"((?:[^"\\]|\\.)*)"(?:,|$)', re.DOTALL)
+_ESCAPED = re.compile(r"\\(.)", re.DOTALL)
+
+
+def rows_of(text: str) -> Iterator[str]:
+    """The rows of a file: a line feed ends one unless a backslash stands before it."""
+    place = 0
+    while place < len(text):
+        found = _ROW.match(text, place)
+        if found is None or found.end() == place:
+            raise SnapshotError("a data file ends in the middle of a row")
+        place = found.end()
+        yield found[0].removesuffix("\n")
+
+
+def read_fields(row: str) -> list[str]:
+    """The fields of a row; one that is not quoted as UNLOAD does is refused."""
+    fields, place = [], 0
+    while place < len(row):
+        found = _FIELD.match(row, place)
+        if found is None:
+            raise SnapshotError("a data file has a field that is not quoted")
+        fields.append(_ESCAPED.sub(r"\1", found[1]))
+        place = found.end()
+    return fields
+
+
+def _unzipped(chunks: Iterator[bytes]) -> str:
+    pieces, stream = [], zlib.decompressobj(wbits=31)
+    for chunk in chunks:
+        data = chunk
+        while data:
+            pieces.append(stream.decompress(data))
+            data = stream.unused_data
+            if stream.eof and data:
+                stream = zlib.decompressobj(wbits=31)
+    if pieces and not stream.eof:
+        raise httpx.ReadError("the file broke off")
+    return b"".join(pieces).decode("utf-8")
+
+
+def _files(answer: dict[str, Any]) -> int:
+    return len(answer.get("data_file_urls") or ())
+
+
+def _growing() -> Iterator[float]:
+    yield from POLL_SECONDS
+    while True:
+        yield POLL_SECONDS[-1]
+
+
+def _worth_retrying(error: Exception) -> bool:
+    if isinstance(error, httpx.HTTPStatusError):
+        return error.response.status_code in (403, 429, 500, 502, 503, 504)
+    return isinstance(error, httpx.TransportError)
+
+
+def _check_status(answer: httpx.Response, endpoint: str) -> None:
+    if answer.status_code in (401, 403):
+        message = f"Queuery at {endpoint} refuses the token"
+        raise SettingsError(message, hint="check warehouse.token and warehouse.token_secret")
+    answer.raise_for_status()
+
+
+@contextmanager
+def _translated(endpoint: str) -> Iterator[None]:
+    """The one place where HTTP's errors become ours."""
+    try:
+        yield
+    except httpx.HTTPStatusError as error:
+        raise _by_status(error, endpoint) from error
+    except (httpx.TransportError, zlib.error) as error:
+        message = f"Queuery at {endpoint}: {type(error).__name__}: {error}"
+        raise TemporaryError(message, hint="try again; nothing was lost") from error
+    except (KeyError, ValueError) as error:
+        message = f"Queuery at {endpoint} gives an answer that is not its protocol's: {error}"
+        raise RunFailed(message) from error
+
+
+def _by_status(error: httpx.HTTPStatusError, endpoint: str) -> MlbatchError:
+    message = f"Queuery at {endpoint}: HTTP {error.response.status_code}"
+    if error.response.status_code >= 500:  # noqa: PLR2004  the server's own fault
+        return TemporaryError(message, hint="try again; nothing was lost")
+    return RunFailed(message)
