@@ -144,8 +144,12 @@ def test_a_batch_may_commit_each_statement(run, values):
 
 def test_a_client_token_submits_once(run, redshift_data, values):
     run("CREATE TABLE t (id BIGINT)")
-    first = redshift_data.execute_statement(Sql="INSERT INTO t VALUES (1)", ClientToken="k", **WHERE)
-    again = redshift_data.execute_statement(Sql="INSERT INTO t VALUES (1)", ClientToken="k", **WHERE)
+    first = redshift_data.execute_statement(
+        Sql="INSERT INTO t VALUES (1)", ClientToken="k", **WHERE
+    )
+    again = redshift_data.execute_statement(
+        Sql="INSERT INTO t VALUES (1)", ClientToken="k", **WHERE
+    )
     assert first["Id"] == again["Id"]
     redshift_data.describe_statement(Id=first["Id"], WaitTimeSeconds=20)
     assert values(run("SELECT COUNT(*) AS n FROM t")["Id"]) == [[1]]
@@ -262,7 +266,9 @@ def test_statements_are_listed_newest_first(run, redshift_data):
     assert found[0]["QueryStrings"] == ["SELECT 2 AS a", "SELECT 3 AS a"]
     named = redshift_data.list_statements(StatementName="fir", Status="ALL")["Statements"]
     assert [one["QueryString"] for one in named] == ["SELECT 1 AS a"]
-    paged = redshift_data.get_paginator("list_statements").paginate(PaginationConfig={"PageSize": 2})
+    paged = redshift_data.get_paginator("list_statements").paginate(
+        PaginationConfig={"PageSize": 2}
+    )
     assert sum(len(page["Statements"]) for page in paged) == 3
 
 
@@ -294,7 +300,9 @@ def test_many_clients_at_once(data_api):
         client = boto3.session.Session("a", "b", region_name="us-east-1").client(
             "redshift-data", endpoint_url=data_api.url, config=config
         )
-        submitted = client.execute_statement(Sql=f"SELECT {number} AS a", WaitTimeSeconds=20, **WHERE)
+        submitted = client.execute_statement(
+            Sql=f"SELECT {number} AS a", WaitTimeSeconds=20, **WHERE
+        )
         record = client.get_statement_result(Id=submitted["Id"])["Records"][0][0]
         found[number] = record["longValue"]
         client.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 import time
 from datetime import UTC, date, datetime
@@ -12,7 +13,7 @@ import pytest
 
 from mlbatch.devstack.redshift.faults import Dropped, Fault
 from mlbatch.devstack.redshift.lexer import split, words
-from mlbatch.devstack.redshift.refusal import Refusal
+from mlbatch.devstack.redshift.refusal import Refusal, translated
 
 TABLE = """
 CREATE TABLE IF NOT EXISTS notes (
@@ -109,7 +110,17 @@ def test_errors_have_the_sqlstate_that_redshift_gives(notes, refused, sql, sqlst
 
 def test_parameters_are_typed_values_never_text(session, rows):
     moment = datetime(2026, 1, 2, 3, 4, 5, 600, tzinfo=UTC)
-    given = ["it's \\ 日本", None, -5, 1.5, Decimal("2.50"), True, date(2026, 1, 2), moment, b"\x01"]
+    given = [
+        "it's \\ 日本",
+        None,
+        -5,
+        1.5,
+        Decimal("2.50"),
+        True,
+        date(2026, 1, 2),
+        moment,
+        b"\x01",
+    ]
     names = "abcdefghi"
     query = ", ".join(f"${n} AS {name}" for n, name in enumerate(names, start=1))
     assert rows(session, f"SELECT {query}", given) == [tuple(given)]
@@ -357,3 +368,53 @@ def test_words_of_a_statement_are_told_apart():
         "SELECT", "it's ' ok", ",", 'A"b', ",", " 'x' ; ",
     ]  # fmt: skip
     assert [word.value for word in words(second)] == ["A", "::", "INT"]
+
+
+def test_explain_shows_a_plan(session):
+    answer = session.execute("EXPLAIN SELECT 1 AS a")
+    assert session.describe("EXPLAIN SELECT 1 AS a").names == answer.table.schema.names
+    assert answer.rows > 0
+
+
+def test_transactions_that_begin_twice_or_end_early_are_only_noted(session):
+    assert session.execute("COMMIT").notices == ("there is no transaction in progress",)
+    session.execute("BEGIN")
+    assert session.execute("BEGIN").notices == ("there is already a transaction in progress",)
+
+
+def test_set_has_many_forms(session, refused, rows):
+    for sql in (
+        "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL SERIALIZABLE",
+        "SET LOCAL query_group = nightly",
+        "SET query_group TO DEFAULT",
+        "RESET ALL",
+    ):
+        session.execute(sql)
+    assert rows(session, "SHOW query_group") == [("unset",)]
+    for sql in ("SET a", "SHOW", "CANCEL x"):
+        assert refused(session, sql) == "42601"
+
+
+def test_nested_values_arrive_as_json(session, rows):
+    session.execute("CREATE TABLE t (v SUPER)")
+    session.execute('INSERT INTO t VALUES (\'{"a": [1, "日"]}\')')
+    assert rows(session, "SELECT v FROM t") == [('{"a": [1, "日"]}',)]
+
+
+def test_a_full_disk_is_named():
+    full = translated(OSError(errno.ENOSPC, "No space left on device"))
+    assert (full.sqlstate, full.message) == ("53100", "Disk Full")
+
+
+def test_describing_in_a_failed_transaction_is_refused(session, refused):
+    session.execute("BEGIN")
+    with pytest.raises(Refusal):
+        session.describe("SELECT * FROM nowhere")
+    assert session.failed
+    with pytest.raises(Refusal) as caught:
+        session.describe("SELECT 1 AS a")
+    assert caught.value.sqlstate == "25P02"
+
+
+def test_empty_statements_do_nothing(session):
+    assert [session.execute(sql).tag for sql in ("", " ; ", "-- only a comment")] == ["", "", ""]

@@ -60,7 +60,9 @@ def test_a_query_is_created_then_succeeds(client, run):
 
 
 def test_data_files_are_quoted_gzip_with_escapes(run):
-    found = run("SELECT '日本 \"x\" ''y'' \\\\ , \\n z' AS t, NULL AS n, true AS b, 1.5::FLOAT8 AS f")
+    found = run(
+        "SELECT '日本 \"x\" ''y'' \\\\ , \\n z' AS t, NULL AS n, true AS b, 1.5::FLOAT8 AS f"
+    )
     assert texts(found) == '"日本 \\"x\\" \\\'y\\\' \\\\ \\, \\\n z","","t","1.5"\n'
     for url in found["data_file_urls"]:
         name = urlsplit(url).path.rsplit("/", 1)[1]
@@ -80,7 +82,11 @@ def test_the_manifest_has_only_types_that_the_clients_know(run):
 
 
 def test_json_bodies_and_values_as_the_ruby_client_sends_them(client):
-    body = {"q": "SELECT ? AS a, '?' AS b, ? AS c", "values": ["it's", "2"], "enable_metadata": False}
+    body = {
+        "q": "SELECT ? AS a, '?' AS b, ? AS c",
+        "values": ["it's", "2"],
+        "enable_metadata": False,
+    }
     created = client.post("/v1/queries", json=body)
     assert created.status_code == 201
     found = client.get(f"/v1/queries/{created.json()['id']}", params={"fields": "__default__"})

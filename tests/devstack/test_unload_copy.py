@@ -156,7 +156,9 @@ def test_without_a_null_text_null_and_empty_look_alike(texts, place, rows):
 def test_an_unload_never_writes_over_another(numbers, store, place):
     unload(numbers, place, "PARQUET")
     before = store.list(place)
-    with pytest.raises(Refusal, match=r"Specified unload destination on S3 is not empty\.") as caught:
+    with pytest.raises(
+        Refusal, match=r"Specified unload destination on S3 is not empty\."
+    ) as caught:
         unload(numbers, place, "PARQUET")
     assert caught.value.sqlstate == "XX000"
     assert store.list(place) == before
@@ -305,7 +307,9 @@ def test_an_unload_can_be_cancelled(engine, session, store, place):
     thread = threading.Thread(target=stop)
     thread.start()
     with pytest.raises(Refusal, match="cancelled") as caught:
-        unload(session, place, "PARQUET MANIFEST", "SELECT i FROM generate_series(1, 10000000000) g(i)")
+        unload(
+            session, place, "PARQUET MANIFEST", "SELECT i FROM generate_series(1, 10000000000) g(i)"
+        )
     thread.join()
     assert caught.value.sqlstate == "57014"
     assert "manifest" not in names(store, place)
@@ -419,3 +423,30 @@ def test_presigned_urls_need_no_login(store, place):
     store.put(place + "x", b"hello")
     with urllib.request.urlopen(store.presigned(place + "x", 60)) as answer:
         assert answer.read() == b"hello"
+
+
+@pytest.mark.parametrize(
+    ("sql", "sqlstate"),
+    [
+        ("COPY t FROM 's3://b/x' IAM_ROLE DEFAULT FORMAT JSON 'auto'", "0A000"),
+        ("COPY t FROM 's3://b/x' IAM_ROLE DEFAULT TIMEFORMAT 'epochsecs'", "0A000"),
+        ("COPY t FROM 's3://b/x' IAM_ROLE DEFAULT IGNOREHEADER many", "42601"),
+        ("COPY t FROM s3", "42601"),
+        ("COPY t FROM", "42601"),
+        ("COPY 'x' FROM 's3://b/x'", "42601"),
+        ("COPY t (id, nothing) FROM 's3://b/x' IAM_ROLE DEFAULT", "42703"),
+        ("COPY t FROM 'file:///x' IAM_ROLE DEFAULT", "22023"),
+        ("UNLOAD 'SELECT 1' TO 's3://b/x'", "42601"),
+        ("UNLOAD ('SELECT 1') TO 's3://b/x' MAXFILESIZE big", "42601"),
+        ("UNLOAD ('SELECT 1') TO 's3://b/x' PARQUET HEADER", "0A000"),
+        ("UNLOAD ('SELECT 1') TO 's3://b/x' CLEANPATH ALLOWOVERWRITE", "0A000"),
+        ("UNLOAD ('SELEC 1') TO 's3://b/x' IAM_ROLE DEFAULT", "42601"),
+    ],
+)
+def test_statements_that_are_no_unload_or_copy_are_refused(numbers, refused, sql, sqlstate):
+    assert refused(numbers, sql) == sqlstate
+
+
+def test_names_of_files_follow_the_extension(numbers, store, place):
+    unload(numbers, place, "CSV EXTENSION 'csv' PARALLEL OFF ROWGROUPSIZE 32 MB")
+    assert names(store, place) == ["000.csv"]

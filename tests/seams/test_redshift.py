@@ -8,14 +8,17 @@ import pyarrow as pa
 import pytest
 
 from mlbatch.connectors.aws import AwsAccess
+from mlbatch.connectors.password import FixedPassword
 from mlbatch.connectors.queuery import QueueryWarehouse, read_fields, rows_of
 from mlbatch.connectors.redshift.data_api import DataApi
 from mlbatch.connectors.redshift.warehouse import RedshiftWarehouse
+from mlbatch.connectors.redshift.wire import Wire
 from mlbatch.devstack.redshift.data_api import DataApi as DataApiFace
 from mlbatch.devstack.redshift.engine import Engine, EngineOptions
 from mlbatch.devstack.redshift.faults import Fault
 from mlbatch.devstack.redshift.object_store import S3Objects
 from mlbatch.devstack.redshift.queuery_face import QueueryFace
+from mlbatch.devstack.redshift.wire import WireServer
 from mlbatch.errors import (
     DeclarationError,
     RunFailed,
@@ -58,7 +61,16 @@ def _local(port):
     return AwsAccess("us-east-1", f"http://127.0.0.1:{port}", "test", "test")
 
 
-@pytest.fixture(params=["data_api"])
+@pytest.fixture
+def wire(engine):
+    face = WireServer(engine, users={"awsuser": "sesame"})
+    face.start()
+    password = FixedPassword("sesame")
+    yield Wire("127.0.0.1", face.port, "dev", "awsuser", password, verify_tls=False)
+    face.stop()
+
+
+@pytest.fixture(params=["data_api", "wire"])
 def warehouse(request, s3_storage):
     return RedshiftWarehouse(request.getfixturevalue(request.param), s3_storage)
 

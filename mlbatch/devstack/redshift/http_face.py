@@ -15,6 +15,7 @@ from urllib.parse import parse_qs, urlsplit
 from mlbatch.devstack.redshift.faults import Dropped, Fault, Faults
 
 FAULTS_PATH = "/_faults"
+LONGEST_LINE = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ class HttpFace:
 
     def __init__(self, handle: Callable[[Request], Reply], host: str, port: int) -> None:
         """Binds at once, so that ``port`` says which one it is when 0 was asked for."""
-        self._server = _Server((host, port), _handler(handle))
+        self._server = _Server((host, port), handle)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
         self.host, self.port = host, int(self._server.server_address[1])
 
@@ -78,8 +79,9 @@ class _Server(ThreadingHTTPServer):
     # Threads that outlive the interpreter abort it, so they are waited for.
     daemon_threads = False
 
-    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
-        super().__init__(address, handler)
+    def __init__(self, address: tuple[str, int], answer: Callable[[Request], Reply]) -> None:
+        super().__init__(address, _Handler)
+        self.answer = answer
         self._open: set[socket.socket] = set()
         self._lock = threading.Lock()
 
@@ -103,44 +105,43 @@ class _Server(ThreadingHTTPServer):
                     one.shutdown(socket.SHUT_RDWR)
 
 
-def _handler(handle: Callable[[Request], Reply]) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True
+class _Handler(BaseHTTPRequestHandler):
+    """Turns one connection's requests over to its server's ``answer``."""
 
-        def do_GET(self) -> None:
-            self._answer()
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    server: _Server
 
-        def do_POST(self) -> None:
-            self._answer()
+    def handle_one_request(self) -> None:
+        """One request of any method."""
+        self.raw_requestline = self.rfile.readline(LONGEST_LINE)
+        if not self.raw_requestline or not self.parse_request():
+            self.close_connection = True
+            return
+        try:
+            reply = self.server.answer(self._request())
+        except Dropped:
+            self.close_connection = True
+            return
+        self._send(reply)
 
-        def do_DELETE(self) -> None:
-            self._answer()
+    def _send(self, reply: Reply) -> None:
+        self.send_response(reply.status)
+        for name, value in reply.headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(reply.body)))
+        self.end_headers()
+        self.wfile.write(reply.body)
 
-        def _answer(self) -> None:
-            try:
-                reply = handle(self._request())
-            except Dropped:
-                self.close_connection = True
-                return
-            self.send_response(reply.status)
-            for name, value in reply.headers.items():
-                self.send_header(name, value)
-            self.send_header("Content-Length", str(len(reply.body)))
-            self.end_headers()
-            self.wfile.write(reply.body)
+    def _request(self) -> Request:
+        length = int(self.headers.get("Content-Length") or 0)
+        parts = urlsplit(self.path)
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        query = parse_qs(parts.query, keep_blank_values=True)
+        return Request(self.command, parts.path, query, headers, self.rfile.read(length))
 
-        def _request(self) -> Request:
-            length = int(self.headers.get("Content-Length") or 0)
-            parts = urlsplit(self.path)
-            headers = {name.lower(): value for name, value in self.headers.items()}
-            query = parse_qs(parts.query, keep_blank_values=True)
-            return Request(self.command, parts.path, query, headers, self.rfile.read(length))
-
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
-
-    return Handler
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
 
 
 def faults_reply(request: Request, faults: Faults) -> Reply:
