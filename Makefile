@@ -8,8 +8,20 @@ export UV_COMPILE_BYTECODE := 1
 export UV_PROJECT_ENVIRONMENT := .venv
 export UV_NO_PROGRESS := 1
 
+# Root installs it; anybody else is told what to ask for. Tests without a server skip and say so.
+SUDO := $(shell test "$$(id -u)" = 0 || echo sudo)
+INSTALL_MARIADB = { \
+  if command -v apt-get > /dev/null; then install="apt-get install -y --no-install-recommends mariadb-server"; update="apt-get update"; \
+  elif command -v dnf > /dev/null; then install="dnf install -y mariadb-server"; \
+  elif command -v apk > /dev/null; then install="apk add mariadb mariadb-client"; \
+  elif command -v brew > /dev/null; then install="brew install mariadb"; \
+  else echo "install a MariaDB server, then run this again" >&2; exit 0; fi; \
+  if [ -n "$(SUDO)" ]; then echo "no MariaDB server here; install it: sudo $$install" >&2; exit 0; fi; \
+  echo "installing a MariaDB server: $$install"; \
+  { $$install || { $$update && $$install; }; } > /tmp/mlbatch-mariadb.log 2>&1 || { tail -5 /tmp/mlbatch-mariadb.log >&2; exit 1; }; }
+
 help: ## Show the targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "  make %-9s %s\n", $$1, $$2}'
 
 setup: .venv/.ready ## Build .venv with everything in it, and nothing else
 
@@ -21,7 +33,14 @@ setup: .venv/.ready ## Build .venv with everything in it, and nothing else
 run: setup ## Run the main job: train, infer everything, then the next day's delta
 	@$(BIN)/python -m sample.demo
 
-test: setup ## Run all tests
+run-real: setup mariadb ## The same on private servers: Redshift's and S3's wires, MariaDB, MLflow
+	@$(BIN)/mlbatch devstack up > /dev/null
+	@$(BIN)/python -m sample.demo --profile devstack; code=$$?; $(BIN)/mlbatch devstack down; exit $$code
+
+mariadb: ## Install the distribution's MariaDB server, where there is none
+	@command -v mariadbd > /dev/null || test -x /usr/sbin/mariadbd || $(INSTALL_MARIADB)
+
+test: setup mariadb ## Run all tests
 	@$(BIN)/python -m pytest -n auto
 
 lint: setup ## Check style, types and the floors of the house
@@ -45,4 +64,4 @@ check: lint test ## Exactly what CI runs
 clean: ## Remove what running and testing left behind
 	@rm -rf .mlbatch .pytest_cache .mypy_cache .ruff_cache .coverage*
 
-.PHONY: help setup run test lint format cover quality check clean
+.PHONY: help setup run run-real mariadb test lint format cover quality check clean

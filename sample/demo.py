@@ -1,4 +1,4 @@
-"""The main job, end to end: what ``make run`` shows.
+"""The main job, end to end: what ``make run`` and ``make run-real`` show.
 
 Day one: load the kitchen, train both classifiers, infer everything. Day two: some recipes are added,
 edited and deleted; infer again, which takes the delta only. Every step is a command that can be
@@ -7,6 +7,7 @@ typed by hand.
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mlbatch.project import load_job
-from mlbatch.settings import HOME, load_settings
+from mlbatch.settings import DEVSTACK, HOME, load_settings
 from mlbatch.wiring import connect
 from sample.kitchen import load_first_day, load_next_day, recipes
 
@@ -26,9 +27,16 @@ JOBS = ("recipe_classifier", "step_classifier")
 SHOWN = 8
 
 
-def main() -> None:
+@click.command()
+@click.option("--profile", default="default", help="Where to run it; devstack: on real wires.")
+def main(profile: str) -> None:
     """Run the demonstration in the project's folder, from scratch."""
-    shutil.rmtree(ROOT / HOME, ignore_errors=True)
+    if profile == "default":
+        _clear()
+    else:
+        # Commands started from here find the profile too.
+        os.environ["MLBATCH_PROFILE"] = profile
+        _type("doctor", may_fail=True)
     tools = connect(load_settings(ROOT), lambda *_: None)
     _say("Day one: a year of recipes, labelled by hand, is copied into the warehouse")
     for table, rows in load_first_day(tools.warehouse).items():
@@ -48,20 +56,30 @@ def main() -> None:
     _type("status")
     _say("Where to look next")
     click.echo("  mlbatch show recipe_classifier      what its table means, its model, its runs")
-    click.echo(f"  sqlite3 {HOME}/outputs.db           the tables themselves")
-    click.echo(f"  mlflow ui --backend-store-uri sqlite:///{HOME}/mlflow/mlflow.db")
+    if profile == "default":
+        click.echo(f"  sqlite3 {HOME}/outputs.db           the tables themselves")
+        click.echo(f"  mlflow ui --backend-store-uri sqlite:///{HOME}/mlflow/mlflow.db")
     click.echo("  jobs/recipe_classifier/README.md    the model card; CONTRIBUTING.md: add a job")
+
+
+def _clear() -> None:
+    """Start anew, but leave the devstack alone: it may be running."""
+    for found in (ROOT / HOME).glob("*"):
+        if found.is_dir() and found.name != DEVSTACK:
+            shutil.rmtree(found)
+        elif found.is_file() and not found.name.startswith(DEVSTACK):
+            found.unlink()
 
 
 def _say(text: str) -> None:
     click.echo(f"\n== {text}")
 
 
-def _type(*arguments: str) -> None:
+def _type(*arguments: str, may_fail: bool = False) -> None:
     """Run one mlbatch command as a person would, and stop the show when it fails."""
     click.echo(f"\n$ mlbatch {' '.join(arguments)}")
     command = Path(sys.executable).with_name("mlbatch")
-    subprocess.run([command, *arguments], cwd=ROOT, check=True)
+    subprocess.run([command, *arguments], cwd=ROOT, check=not may_fail)
 
 
 def _show(changed: list[int]) -> None:

@@ -14,16 +14,32 @@ from mlbatch.connectors.aws import AwsAccess
 from mlbatch.connectors.mysql.address import MysqlAddress, connect
 from mlbatch.connectors.password import FixedPassword
 from mlbatch.connectors.s3 import S3Storage
+from mlbatch.devstack.mariadb import find_program, private_mariadb
+from mlbatch.errors import UsageError
 
 
 @pytest.fixture(scope="session")
-def mysql_admin():
-    """A server's administrator; MLBATCH_TEST_MYSQL (host:port:user:password) names one elsewhere."""
+def mysql_admin(tmp_path_factory):
+    """A server's administrator: of a private MariaDB, or as MLBATCH_TEST_MYSQL says.
+
+    That is host:port:user:password, of a server where databases may be made and dropped.
+    """
     given = os.environ.get("MLBATCH_TEST_MYSQL")
-    if not given:
-        pytest.skip("no MySQL: set MLBATCH_TEST_MYSQL")
-    host, port, user, password = given.split(":", 3)
-    return MysqlAddress(host, int(port), "mysql", user, FixedPassword(password), verify_tls=False)
+    if given:
+        host, port, user, password = given.split(":", 3)
+        yield MysqlAddress(
+            host, int(port), "mysql", user, FixedPassword(password), verify_tls=False
+        )
+        return
+    try:
+        find_program("mariadbd")
+    except UsageError as error:
+        pytest.skip(f"{error.message}; {error.hint}")
+    with private_mariadb(tmp_path_factory.mktemp("mysql")) as server:
+        password = FixedPassword(server.admin_password)
+        yield MysqlAddress(
+            server.host, server.port, "mysql", server.admin, password, verify_tls=False
+        )
 
 
 @pytest.fixture

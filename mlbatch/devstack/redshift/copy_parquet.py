@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mlbatch.devstack.redshift.loading import Load, SourceFile, Target
@@ -72,8 +73,8 @@ def _check_values(rows: pa.Table, load: Load, file: SourceFile) -> None:
             message = f"Missing data for not-null field: {target.name} in {file.uri}"
             raise Refusal("XX000", message)
         if target.length is not None:
-            lengths = pa.compute.binary_length(column)
-            longest = pa.compute.max(lengths).as_py() or 0
+            lengths = pc.binary_length(column)
+            longest = pc.max(lengths).as_py() or 0
             if longest > target.length:
                 message = (
                     f"Spectrum Scan Error. The length of the data column {target.name} is longer "

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import duckdb
 import pyarrow as pa
-from sqlglot.errors import SqlglotError
 
 from mlbatch.devstack.redshift import statement as statements
 from mlbatch.devstack.redshift.answer import Answer
@@ -23,7 +22,6 @@ from mlbatch.devstack.redshift.result_types import recast, redshift_schema
 from mlbatch.devstack.redshift.statement import IGNORED, Statement
 from mlbatch.devstack.redshift.unload import unload
 from mlbatch.dialect import CONNECTION_SETTINGS
-from mlbatch.errors import UsageError
 
 if TYPE_CHECKING:
     from mlbatch.devstack.redshift.engine import Engine
@@ -145,7 +143,10 @@ class Session:
         except Refusal:
             self.failed = self.in_transaction
             raise
-        except (duckdb.Error, OSError, UsageError, SqlglotError, pa.ArrowException) as error:
+        except Dropped:
+            raise
+        except Exception as error:
+            # A defect of ours too must reach the client, which would wait for ever otherwise.
             self.failed = self.in_transaction
             raise translated(error) from error
 
