@@ -21,7 +21,7 @@ INSTALL_MARIADB = { \
   { $$install || { $$update && $$install; }; } > /tmp/mlbatch-mariadb.log 2>&1 || { tail -5 /tmp/mlbatch-mariadb.log >&2; exit 1; }; }
 
 help: ## Show the targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "  make %-9s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 setup: .venv/.ready ## Build .venv with everything in it, and nothing else
 
@@ -56,6 +56,9 @@ format: setup ## Bring the code into shape
 cover: setup ## Run all tests and show what they do not reach
 	@$(BIN)/python -m pytest -n auto --cov --cov-report=term --cov-fail-under=95
 
+bench-wires: setup mariadb ## Measure the connectors against bare calls of their servers, and awswrangler
+	@$(BIN)/python -m benchmarks.wires
+
 quality: setup ## Measure both classifiers on real text, if MLBATCH_SHARED_DATA has some
 	@$(BIN)/python -m benchmarks.quality
 
@@ -64,4 +67,4 @@ check: lint test ## Exactly what CI runs
 clean: ## Remove what running and testing left behind
 	@rm -rf .mlbatch .pytest_cache .mypy_cache .ruff_cache .coverage*
 
-.PHONY: help setup run run-real mariadb test lint format cover quality check clean
+.PHONY: help setup run run-real mariadb test lint format cover quality bench-wires check clean

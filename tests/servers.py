@@ -70,7 +70,7 @@ def s3_storage(s3_access):
     """A bucket of its own, read in small blocks."""
     bucket = f"t{secrets.token_hex(6)}"
     s3_access.client("s3").create_bucket(Bucket=bucket)
-    return S3Storage(bucket, "staging", s3_access, block_bytes=1_000)
+    return S3Storage(bucket, "staging", s3_access, block_bytes=1_000, whole_bytes=100)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""S3 as object store: parts are read by ranges, ahead of need and within a bound of memory.
+"""S3 as object store: small parts come whole, large ones by ranges, ahead of need.
 
 A range is asked for with the tag of the adopted content, so an object that is replaced while it is
 read is refused and never mixed. botocore repeats a request that fails, but not one whose answer is
@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import stamina
@@ -26,11 +26,14 @@ from mlbatch.connectors.aws import AwsAccess, aws_errors, code_of
 from mlbatch.errors import SnapshotError, TemporaryError
 from mlbatch.storage import Stored
 
+WHOLE_BYTES = 64 << 20
+"""Up to this size an object is one request: every further one costs a round trip."""
 BLOCK_BYTES = 8 << 20
 BLOCKS_AHEAD = 3
 """Blocks fetched before they are asked for: with the one being read, 32 MiB for each open part."""
 READERS = 8
 TRIES = 4
+Result = TypeVar("Result")
 _UNLOAD_ANEW = "run again with --full to unload anew"
 
 
@@ -47,6 +50,7 @@ class S3Storage:
     kms_key: str | None = None
     """Key for what is written; the bucket's own default otherwise."""
     block_bytes: int = BLOCK_BYTES
+    whole_bytes: int = WHOLE_BYTES
 
     @property
     def prefix(self) -> str:
@@ -73,11 +77,13 @@ class S3Storage:
     @contextmanager
     def open(self, uri: str, *, etag: str) -> Iterator[pa.NativeFile]:
         """See `mlbatch.storage.Storage.open`."""
-        stored = self.stat(uri)
-        if stored.etag != etag:
-            raise self._replaced(uri)
+        size, data = self._begin(uri, etag)
+        if data is not None:
+            with pa.BufferReader(data) as file:
+                yield file
+            return
         fetch = functools.partial(self._range, uri, etag)
-        blocks = ReadAhead(fetch, stored.bytes, _readers(os.getpid()), self.block_bytes)
+        blocks = ReadAhead(fetch, size, _readers(os.getpid()), self.block_bytes)
         with pa.PythonFile(blocks, mode="r") as file:
             yield file
 
@@ -109,16 +115,41 @@ class S3Storage:
         place = {"Bucket": self.bucket, "Key": uri.removeprefix(f"s3://{self.bucket}/")}
         return place | ({"ExpectedBucketOwner": self.owner} if self.owner else {})
 
+    def _begin(self, uri: str, etag: str) -> tuple[int, bytes | None]:
+        """The object's length, and its bytes unless it is a large one: one request in all."""
+
+        def begin() -> tuple[int, bytes | None]:
+            answer = self._get(uri, etag)
+            size: int = answer["ContentLength"]
+            if size > self.whole_bytes:
+                answer["Body"].close()
+                return size, None
+            return size, _whole(answer["Body"], size)
+
+        return self._patiently(uri, begin)
+
     def _range(self, uri: str, etag: str, start: int, end: int) -> bytes:
         """Bytes ``[start, end)`` of the very content called ``etag``."""
-        asked = {"Range": f"bytes={start}-{end - 1}", "IfMatch": etag}
+
+        def fetch() -> bytes:
+            answer = self._get(uri, etag, Range=f"bytes={start}-{end - 1}")
+            return _whole(answer["Body"], end - start)
+
+        return self._patiently(uri, fetch)
+
+    def _get(self, uri: str, etag: str, **more: str) -> dict[str, Any]:
+        answer: dict[str, Any] = self.access.client("s3").get_object(
+            **self._place(uri), IfMatch=etag, **more
+        )
+        return answer
+
+    def _patiently(self, uri: str, work: Callable[[], Result]) -> Result:
         try:
             for attempt in stamina.retry_context(
                 on=_CutShortError, attempts=TRIES, wait_initial=0.2
             ):
                 with attempt, self._explained(uri):
-                    answer = self.access.client("s3").get_object(**self._place(uri), **asked)
-                    return _whole(answer["Body"], end - start)
+                    return work()
         except _CutShortError as error:
             message = f"{uri}: {error}, {TRIES} times"
             raise TemporaryError(message, hint="try again; nothing was lost") from error

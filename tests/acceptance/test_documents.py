@@ -6,10 +6,13 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import click
 import pytest
 
+from mlbatch.cli.devstack import down_command, up_command
+from mlbatch.cli.doctor import doctor_command
 from mlbatch.cli.look import list_command, show_command, status_command
 from mlbatch.cli.main import _COMMANDS
 from mlbatch.cli.work import plan_command, run_command
@@ -20,7 +23,10 @@ ROOT = Path(__file__).parents[2]
 PAGES = sorted(
     p for p in ROOT.rglob("*.md") if ".venv" not in p.parts and ".mlbatch" not in p.parts
 )
-COMMANDS = (run_command, plan_command, list_command, show_command, status_command)
+COMMANDS = (
+    run_command, plan_command, list_command, show_command, status_command, doctor_command,
+    up_command, down_command,
+)  # fmt: skip
 
 
 def page(name):
@@ -48,13 +54,19 @@ def test_every_command_option_and_exit_code_is_described():
 def test_every_setting_is_described():
     text = page("docs/settings.md")
     for name, field in Settings.model_fields.items():
-        section = field.annotation
-        if hasattr(section, "model_fields"):
+        sections = [kind for kind in kinds(field.annotation) if hasattr(kind, "model_fields")]
+        for section in sections:
             for key in section.model_fields:
                 assert f"`{name}.{key}`" in text
                 assert f"`MLBATCH_{name.upper()}__{key.upper()}`" in text
-        elif name not in ("root", "profile"):
+        if not sections and name not in ("root", "profile"):
             assert f"`{name}`" in text
+
+
+def kinds(annotation):
+    """The sections that a setting may be, by its kind."""
+    parts = get_args(annotation)
+    return [kind for part in parts for kind in kinds(part)] if parts else [annotation]
 
 
 def test_every_room_has_its_floor_on_the_page():
