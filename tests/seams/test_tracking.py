@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from mlbatch.connectors.mlflow import DIGEST_TAG, MlflowTracking
+from mlbatch.devstack.process import free_ports, launch, stop, wait_until_ready
+from mlbatch.devstack.registry import Registry
 from mlbatch.errors import ModelTampered, RunFailed, TemporaryError
 from mlbatch.testing import FolderTracking
 from mlbatch.tracking import TrainingRecord
@@ -32,10 +35,36 @@ def migrated(tmp_path_factory):
     return folder / "mlflow.db"
 
 
-@pytest.fixture(params=["folder", "mlflow"])
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    """An MLflow server over HTTP."""
+    registry = Registry(tmp_path_factory.mktemp("server"), free_ports(1)[0])
+    service = registry.prepare()
+    identity = launch(service)
+    wait_until_ready(service, identity)
+    yield registry.uri
+    stop(identity)
+
+
+@pytest.fixture
+def over_http(server, tmp_path):
+    """The server, as empty as before afterwards."""
+    tracking = MlflowTracking(server, tmp_path)
+    yield tracking
+    client = tracking._client
+    for model in client.search_registered_models():
+        client.delete_registered_model(model.name)
+    for experiment in client.search_experiments():
+        if experiment.name != "Default":
+            client.rename_experiment(experiment.experiment_id, secrets.token_hex(4))
+
+
+@pytest.fixture(params=["folder", "mlflow", "mlflow-server"])
 def tracking(request, tmp_path):
     if request.param == "folder":
         return FolderTracking(tmp_path / "registry")
+    if request.param == "mlflow-server":
+        return request.getfixturevalue("over_http")
     shutil.copy(request.getfixturevalue("migrated"), tmp_path / "mlflow.db")
     return MlflowTracking(f"sqlite:///{tmp_path}/mlflow.db", tmp_path)
 
@@ -129,3 +158,19 @@ def test_90_a_registry_that_is_down_is_temporary(tmp_path, monkeypatch):
 def test_what_mlflow_refuses_is_a_failure(mlflow, model):
     with pytest.raises(RunFailed, match="refuses"):
         mlflow.record(replace(RECORD, metrics={"日本語!": 1.0}), model, "d1")
+
+
+def test_a_run_that_the_server_was_not_told_of_is_told_by_the_next_one(harness, monkeypatch):
+    from toy.harness import notes
+
+    def down(*_):
+        raise TemporaryError("MLflow does not answer")
+
+    with monkeypatch.context() as outage:
+        outage.setattr(FolderTracking, "record_inference", down)
+        first = harness.notes(notes(20)).infer()
+    assert first.run.tracking_run_id is None
+    assert any("the next run does so" in notice for notice in harness.notices)
+    harness.notes(notes(5, start=21)).infer()
+    runs = harness.tools.sink.ledger().runs("mood")
+    assert [run.tracking_run_id for run in runs] == [run.run_id for run in runs]
