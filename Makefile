@@ -62,9 +62,15 @@ bench-wires: setup mariadb ## Measure the connectors against bare calls of their
 quality: setup ## Measure both classifiers on real text, if MLBATCH_SHARED_DATA has some
 	@$(BIN)/python -m benchmarks.quality
 
+prove: setup mariadb ## Kill, stop and cut off real runs, and write docs/proof.md; minutes
+	@PYTHONPATH=tests:. $(BIN)/python -m proof.report short
+
+prove-long: setup mariadb ## The same with 1,000 kills and 10,000 commits; an hour or more
+	@PYTHONPATH=tests:. $(BIN)/python -m proof.report long
+
 check: lint test ## Exactly what CI runs
 
 clean: ## Remove what running and testing left behind
 	@rm -rf .mlbatch .pytest_cache .mypy_cache .ruff_cache .coverage*
 
-.PHONY: help setup run run-real mariadb test lint format cover quality bench-wires check clean
+.PHONY: help setup run run-real mariadb test lint format cover quality bench-wires prove prove-long check clean

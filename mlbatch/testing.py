@@ -31,6 +31,7 @@ from mlbatch.inference import Inference, infer
 from mlbatch.ledger import QuarantinedRow
 from mlbatch.planner import Request
 from mlbatch.settings import Settings
+from mlbatch.sink import Sink
 from mlbatch.tools import Tools
 from mlbatch.tracking import CHAMPION, ModelVersion, TrainingRecord
 from mlbatch.window import Window
@@ -93,13 +94,20 @@ class JobHarness:
     """One job with a warehouse, a sink and a registry of its own, all below a folder."""
 
     def __init__(
-        self, job: type[Job], folder: Path, *, part_rows: int = 20_000, workers: int = 1
+        self,
+        job: type[Job],
+        folder: Path,
+        *,
+        part_rows: int = 20_000,
+        workers: int = 1,
+        sink: Sink | None = None,
     ) -> None:
-        """``part_rows`` decides how many parts an unload leaves."""
+        """``part_rows`` decides how many parts an unload leaves; without ``sink`` SQLite is it."""
         self.job = job
         self.notices: list[str] = []
         self._folder = folder
         self._part_rows, self._workers = part_rows, workers
+        self._sink = sink or SqliteSink(folder / "outputs.db")
         self._predictor: Predictor | None = None
 
     @property
@@ -111,7 +119,7 @@ class JobHarness:
             connect(settings, self._notify),
             warehouse=DuckdbWarehouse(self._folder / "warehouse.duckdb", storage, self._part_rows),
             storage=storage,
-            sink=SqliteSink(self._folder / "outputs.db"),
+            sink=self._sink,
             tracking=FolderTracking(self._folder / "registry"),
             engine=LocalEngine(self._workers),
         )
