@@ -38,6 +38,7 @@ class ExitCode(IntEnum):
     QUARANTINED = 4
     TEMPORARY = 75
     INTERRUPTED = 130
+    TERMINATED = 143
 
 
 class MlbatchError(Exception):

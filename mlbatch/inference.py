@@ -10,8 +10,10 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
 
 from mlbatch.checksum import checksum
 from mlbatch.engine import PartOutcome, PartTask
@@ -26,9 +28,18 @@ from mlbatch.errors import (
     UsageError,
 )
 from mlbatch.job import Job, required_columns
-from mlbatch.ledger import Lease, ModelPin, NewRun, Run, RunState, Totals, check_conservation
+from mlbatch.ledger import (
+    Lease,
+    ModelPin,
+    NewRun,
+    Run,
+    RunKind,
+    RunState,
+    Totals,
+    check_conservation,
+)
 from mlbatch.nurse import Nurse
-from mlbatch.planner import Facts, Plan, Request, check_slot, decide
+from mlbatch.planner import Facts, Plan, Repair, Request, check_slot, decide
 from mlbatch.project import code_digest
 from mlbatch.scoring import Predictor, Scorer, checksum_columns, score_part
 from mlbatch.tracking import CHAMPION, ModelVersion
@@ -219,14 +230,17 @@ def _new_run(
 ) -> NewRun:
     view, run_id = job.features.view, tools.new_id()
     mark = ledger.watermark(job.name, GENERATION)
-    query = view.query.windowed(
-        plan.window,
-        cursor=view.cursor,
-        zone=view.zone,
-        columns=required_columns(job),
-        null_cursor=view.null_cursor,
-        newest_of=view.key if probe.duplicates else None,
-    )
+    if plan.repair is not None:
+        query = _repairing(job, plan.repair, plan.watermark_high)
+    else:
+        query = view.query.windowed(
+            plan.window,
+            cursor=view.cursor,
+            zone=view.zone,
+            columns=required_columns(job),
+            null_cursor=view.null_cursor,
+            newest_of=view.key if probe.duplicates else None,
+        )
     return NewRun(
         run_id=run_id,
         job=job.name,
@@ -241,6 +255,20 @@ def _new_run(
         code_version=tools.code_version,
         watermark_low=mark.value if mark else None,
         watermark_high=plan.watermark_high,
+    )
+
+
+def _repairing(job: type[Job], repair: Repair, at: datetime) -> str:
+    view = job.features.view
+    now = at.astimezone(ZoneInfo(view.zone)).replace(tzinfo=None)
+    marks = {name: now for name in (view.cursor, view.tombstone) if name is not None}
+    return view.query.of_keys(
+        repair.keys,
+        key=view.key,
+        columns=required_columns(job),
+        gone=repair.gone,
+        marks=marks,
+        newest_by=view.cursor,
     )
 
 
@@ -313,7 +341,9 @@ def _finish(job: type[Job], run: Run, ledger: Ledger, tools: Tools) -> tuple[Run
     totals = check_conservation(ledger.parts(run.run_id))
     _check_table(job, run, totals, tools)
     mark = ledger.watermark(job.name, GENERATION)
-    moved = advance(mark, run.new.watermark_high, run.highest_cursor)
+    moved = mark
+    if run.new.kind is not RunKind.REPAIR:
+        moved = advance(mark, run.new.watermark_high, run.highest_cursor)
     return ledger.finish(run, moved, tools.new_epoch()), totals
 
 

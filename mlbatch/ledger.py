@@ -30,6 +30,8 @@ class RunKind(StrEnum):
     """What changed since the watermark."""
     FULL = "full"
     """Everything again, because somebody asked."""
+    REPAIR = "repair"
+    """Certain rows only, which were found wanting. The watermark stays."""
 
 
 class RunState(StrEnum):

@@ -16,6 +16,16 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
+class Repair:
+    """Rows to look at again, by key."""
+
+    keys: tuple[tuple[object, ...], ...]
+    gone: tuple[tuple[object, ...], ...]
+    """Keys of predictions whose row is no longer in the source: they are removed."""
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """What the user asked for."""
 
@@ -26,6 +36,8 @@ class Request:
     """Give the unfinished run up and start anew."""
     accept_code_change: bool = False
     """Resume although the job's code is no longer the run's."""
+    repair: Repair | None = None
+    """These rows and no others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +61,7 @@ class Plan:
     watermark_high: datetime
     slot: str | None
     reason: str
+    repair: Repair | None = None
     resume: Run | None = None
     """The unfinished run to go on with; kind and window are then its own."""
     supersede: Run | None = None
@@ -70,7 +83,8 @@ def decide(request: Request, facts: Facts, delta: Delta) -> Plan:
         )
     kind, window, reason = _choose(request, facts, delta)
     high = utc(facts.now) - delta.lag
-    return Plan(kind, window, high, request.slot, reason, supersede=unfinished)
+    repair = request.repair if kind is RunKind.REPAIR else None
+    return Plan(kind, window, high, request.slot, reason, repair=repair, supersede=unfinished)
 
 
 def _resume(run: Run, request: Request, facts: Facts) -> Plan:
@@ -95,6 +109,8 @@ def _choose(request: Request, facts: Facts, delta: Delta) -> tuple[RunKind, Wind
     until = request.until
     if not any(run.state is RunState.DONE for run in facts.runs):
         return RunKind.BACKFILL, Window(until=until), "the table has never been finished"
+    if request.repair is not None:
+        return RunKind.REPAIR, Window(), request.repair.reason
     if request.full:
         return RunKind.FULL, Window(until=until), "everything again, as asked with --full"
     if facts.watermark is None:

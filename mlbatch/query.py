@@ -19,6 +19,7 @@ from sqlglot import exp
 from mlbatch.errors import DeclarationError
 from mlbatch.sql import (
     bind,
+    literal,
     naive_timestamp,
     nondeterministic,
     output_columns,
@@ -109,6 +110,30 @@ class FeatureQuery:
             chosen = _newest(chosen, newest_of, cursor)
         return render(chosen)
 
+    def of_keys(
+        self,
+        keys: Sequence[tuple[object, ...]],
+        *,
+        key: tuple[str, ...],
+        columns: Sequence[str],
+        gone: Sequence[tuple[object, ...]] = (),
+        marks: Mapping[str, datetime] | None = None,
+        newest_by: str | None = None,
+    ) -> str:
+        """The SELECT of the rows with these ``keys``, and a tombstone for each of ``gone``.
+
+        ``marks`` gives the cursor and tombstone columns of those tombstones their value.
+        """
+        source = self._source(Window(), "UTC", None)
+        chosen = exp.select(*[_column(name) for name in columns]).from_(source)
+        chosen = chosen.where(_one_of(keys, key))
+        if newest_by is not None:
+            chosen = _newest(chosen, key, newest_by)
+        if not gone:
+            return render(chosen)
+        tombstones = [_tombstone(values, key, columns, marks or {}) for values in gone]
+        return "\nUNION ALL\n".join(render(branch) for branch in (chosen, *tombstones))
+
     def probe(
         self,
         window: Window,
@@ -193,6 +218,38 @@ def _within(
     if null_cursor == "never":
         return inside
     return exp.or_(inside, _column(cursor).is_(exp.null()))
+
+
+def _one_of(keys: Sequence[tuple[object, ...]], key: tuple[str, ...]) -> exp.Expr:
+    if not keys:
+        return exp.false()
+    if len(key) == 1:
+        return _column(key[0]).isin(*[literal(values[0]) for values in keys])
+    return exp.or_(
+        *[
+            exp.and_(
+                *[
+                    exp.EQ(this=_column(name), expression=literal(value))
+                    for name, value in zip(key, values, strict=True)
+                ]
+            )
+            for values in keys
+        ]
+    )
+
+
+def _tombstone(
+    values: tuple[object, ...],
+    key: tuple[str, ...],
+    columns: Sequence[str],
+    marks: Mapping[str, datetime],
+) -> exp.Select:
+    known: dict[str, exp.Expr] = {
+        name: literal(value) for name, value in zip(key, values, strict=True)
+    }
+    known |= {name: naive_timestamp(at) for name, at in marks.items() if name in columns}
+    items = [exp.alias_(known.get(name, exp.null()), name, quoted=True) for name in columns]
+    return exp.select(*items)
 
 
 def _newest(chosen: exp.Select, key: tuple[str, ...], cursor: str | None) -> exp.Select:

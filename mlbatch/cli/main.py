@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from importlib import import_module
 
@@ -16,6 +17,8 @@ _COMMANDS = {
     "list": ("mlbatch.cli.look", "The project's jobs, and what is wrong with them."),
     "show": ("mlbatch.cli.look", "One job: features, output table, models, last runs."),
     "status": ("mlbatch.cli.look", "Every job: fresh, running, left unfinished."),
+    "reconcile": ("mlbatch.cli.mend", "Find and mend what the delta cannot have seen."),
+    "retry": ("mlbatch.cli.mend", "Predict rows again that were quarantined."),
     "doctor": ("mlbatch.cli.doctor", "Check connections and rights one by one, with what to do."),
     "devstack": (
         "mlbatch.cli.devstack",
@@ -60,8 +63,17 @@ def cli(ctx: click.Context, profile: str | None) -> None:
     ctx.obj = profile
 
 
+class Terminated(BaseException):
+    """The scheduler wants this process to end: leases are given back on the way out."""
+
+
+def _terminate(*_: object) -> None:
+    raise Terminated
+
+
 def main() -> None:
     """Entry point: run the command line and turn errors into one message and one exit code."""
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         code = cli.main(standalone_mode=False)
     except click.ClickException as error:
@@ -70,6 +82,9 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         click.echo("\ninterrupted; what was committed stays, run again to go on", err=True)
         code = ExitCode.INTERRUPTED
+    except Terminated:
+        click.echo("\nterminated; what was committed stays, run again to go on", err=True)
+        code = ExitCode.TERMINATED
     except MlbatchError as error:
         show_error(error)
         code = error.exit_code

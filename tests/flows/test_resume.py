@@ -231,6 +231,46 @@ while time.time() < deadline:
 """
 
 
+TERMINATE = """
+import importlib, sys, time
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from toy.harness import ToyHarness
+from toy.job import Toy
+from toy.model import Obedient
+from mlbatch.connectors.sqlite import SqlitePartSession
+commit = SqlitePartSession.commit
+def slowly(self, batch):
+    commit(self, batch)
+    print("committed", flush=True)
+    time.sleep(5)
+SqlitePartSession.commit = slowly
+harness = ToyHarness(Toy, Path({folder!r}), part_rows=10)
+harness._predictor = Obedient()
+cli_main = importlib.import_module("mlbatch.cli.main")
+cli_main.cli = type("Cli", (), {{"main": staticmethod(lambda **_: harness.infer())}})
+cli_main.main()
+"""
+
+
+def test_a_terminated_run_gives_its_lease_back_and_says_so(harness, tmp_path):
+    harness.notes(notes(45))
+    code = TERMINATE.format(tests=str(TESTS), folder=str(tmp_path))
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    with process:
+        assert process.stdout.readline() == "committed\n"
+        process.terminate()
+        _, told = process.communicate(timeout=20)
+    assert process.returncode == 143
+    assert "what was committed stays" in told
+    ledger = harness.tools.sink.ledger()
+    assert ledger.holder("mood") is None
+    assert sum(part.done for part in ledger.parts(ledger.runs("mood")[0].run_id)) == 10
+    assert harness.infer().totals.written == 45
+
+
 def test_an_interrupted_run_frees_its_lease(harness, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt

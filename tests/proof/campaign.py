@@ -126,8 +126,8 @@ def stop_one_round(world: World, tally: Tally, *, full: bool, kills: int) -> Non
             break
         tally.wrong += code != AGAIN
         # A sleeper may hold the warehouse's file, which no database server can take from it.
-        if sleepers and not wait_until(lambda: False, 0.5) and world.random.random() < 0.1:
-            signalled(sleepers[0], signal.SIGCONT)
+        if sleepers and not wait_until(lambda: False, 0.5) and world.random.random() < 0.3:
+            signalled(world.random.choice(sleepers), signal.SIGCONT)
     tally.wrong += not finished
     for child in sleepers:
         signalled(child, signal.SIGCONT)

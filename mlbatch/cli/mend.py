@@ -1,0 +1,98 @@
+"""`reconcile` and `retry`."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from mlbatch.cli.session import Session
+from mlbatch.errors import ExitCode, UsageError
+from mlbatch.reconciliation import Differences
+from mlbatch.repair import reconcile, retry
+
+SHOWN = 3
+
+
+@click.command("reconcile")
+@click.argument("job")
+@click.option("--dry-run", is_flag=True, help="Only tell what is not as it should be.")
+@click.option(
+    "--max-deletes",
+    type=click.IntRange(min=0),
+    help="Most predictions to remove whose row has vanished; one in a hundred by default.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+@click.pass_obj
+def reconcile_command(
+    profile: str | None,
+    /,
+    job: str,
+    dry_run: bool,  # noqa: FBT001  click passes flags by name
+    max_deletes: int | None,
+    as_json: bool,  # noqa: FBT001
+) -> int:
+    """Compare source and table by key; predict again what the delta cannot have seen."""
+    session = Session.open(profile)
+    done = reconcile(session.job(job), session.tools(), dry_run=dry_run, max_deletes=max_deletes)
+    facts = _facts(job, done.found, mended=done.run is not None)
+    click.echo(json.dumps(facts) if as_json else _text(done.found, mended=done.run is not None))
+    return ExitCode.DONE
+
+
+def _facts(job: str, found: Differences, *, mended: bool) -> dict[str, object]:
+    return {
+        "schema": "mlbatch.reconcile/1",
+        "job": job,
+        "source_rows": found.source_rows,
+        "table_rows": found.table_rows,
+        "missing": len(found.missing),
+        "stale": len(found.stale),
+        "outdated": len(found.outdated),
+        "gone": len(found.gone),
+        "mended": mended,
+    }
+
+
+def _text(found: Differences, *, mended: bool) -> str:
+    lines = [f"{found.source_rows:,} live rows in the source, {found.table_rows:,} predictions."]
+    meanings = {
+        "missing": "without a prediction",
+        "stale": "changed since they were predicted",
+        "outdated": "predicted by another version of the model",
+        "gone": "predicted, and no longer in the source",
+    }
+    for name, meaning in meanings.items():
+        keys = getattr(found, name)
+        if keys:
+            first = ", ".join("/".join(map(str, key)) for key in keys[:SHOWN])
+            lines.append(f"{len(keys):>8,} {meaning}: {first}{' ...' if len(keys) > SHOWN else ''}")
+    if not (found.wanting or found.gone):
+        lines.append("Nothing is missing, stale or surplus.")
+    elif mended:
+        lines.append("All of it is mended.")
+    else:
+        lines.append("Nothing was changed. Without --dry-run it is mended.")
+    return "\n".join(lines)
+
+
+@click.command("retry")
+@click.argument("job")
+@click.option("--quarantined", is_flag=True, help="What the last finished run set aside.")
+@click.pass_obj
+def retry_command(profile: str | None, job: str, quarantined: bool) -> int:  # noqa: FBT001
+    """Predict rows again that were quarantined, after source or model were mended."""
+    if not quarantined:
+        message = "say what to retry"
+        raise UsageError(message, hint=f"mlbatch retry {job} --quarantined")
+    session = Session.open(profile)
+    ended = retry(session.job(job), session.tools())
+    if ended is None:
+        click.echo("Nothing to do: the last finished run set no row aside.")
+        return ExitCode.DONE
+    totals = ended.totals
+    click.echo(
+        f"{totals.expected:,} rows tried again: {totals.written:,} written, "
+        f"{totals.quarantined:,} still in quarantine."
+    )
+    return ExitCode.QUARANTINED if totals.quarantined else ExitCode.DONE

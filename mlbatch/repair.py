@@ -1,0 +1,157 @@
+"""Looks for rows that the daily delta cannot have seen, and sets right what it finds.
+
+Both ways end in an ordinary run of kind ``repair``: in its turn, under the lease, with the same
+commits. A run has so many keys in its query; beyond that everything is read again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from mlbatch.errors import GateRefused, UsageError
+from mlbatch.inference import Inference, infer
+from mlbatch.job import Job
+from mlbatch.ledger import RunState
+from mlbatch.planner import Repair, Request
+from mlbatch.reconciliation import Differences, Keys, compare
+from mlbatch.scoring import cursor_in_utc
+from mlbatch.snapshot import Snapshot
+from mlbatch.tools import Tools
+from mlbatch.unloading import take_snapshot
+from mlbatch.window import Window
+
+MAX_KEYS = 2_000
+"""More rows than this are not named one by one: the query would not fit a statement."""
+DELETE_SHARE = 0.01
+"""A source that lost more of its rows at once was probably lost itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciled:
+    """What was found, and the run that mended it."""
+
+    found: Differences
+    run: Inference | None
+    """None where nothing was wrong, or where nothing was to be done."""
+
+
+def reconcile(
+    job: type[Job], tools: Tools, *, dry_run: bool = False, max_deletes: int | None = None
+) -> Reconciled:
+    """Compare source and table by key, then predict again what is missing, stale or outdated.
+
+    Predictions whose row vanished from the source are removed, if they are no more than
+    ``max_deletes`` (one in a hundred rows by default); else GateRefused, and nothing is changed.
+    """
+    _require_quiet(job, tools)
+    champion = tools.tracking.resolve(job.name)
+    table = tools.sink.rows(job.output.table).read_all()
+    found = compare(
+        _source(job, tools), table, job.output.table.key, champion.version if champion else None
+    )
+    if dry_run or not (found.wanting or found.gone):
+        return Reconciled(found, None)
+    limit = int(found.table_rows * DELETE_SHARE) if max_deletes is None else max_deletes
+    _check_deletes(job, found, limit)
+    return Reconciled(found, infer(job, _request(found), tools))
+
+
+def retry(job: type[Job], tools: Tools) -> Inference | None:
+    """Predict again what the last finished run set aside; None where it set nothing aside."""
+    _require_quiet(job, tools)
+    ledger = tools.sink.ledger()
+    done = [r for r in ledger.runs(job.output.table.name) if r.state is RunState.DONE]
+    rows = ledger.quarantined(done[0].run_id, MAX_KEYS) if done else ()
+    keys = tuple(key for row in rows if (key := _parsed(row.key, job)) is not None)
+    if not keys:
+        return None
+    reason = f"{len(keys)} rows that run {done[0].run_id} set aside"
+    return infer(job, Request(repair=Repair(keys, (), reason)), tools)
+
+
+def _require_quiet(job: type[Job], tools: Tools) -> None:
+    unfinished = [
+        r for r in tools.sink.ledger().runs(job.output.table.name) if not r.state.is_terminal
+    ]
+    if unfinished:
+        message = f"run {unfinished[0].run_id} of {job.output.table.name} is unfinished"
+        raise UsageError(message, hint=f"finish it first: mlbatch run {job.name} --mode infer")
+
+
+def _source(job: type[Job], tools: Tools) -> pa.Table:
+    """Key and time of every live row, read as features are: by an unload."""
+    view = job.features.view
+    columns = [*view.key, str(view.cursor), *([view.tombstone] if view.tombstone else [])]
+    select = view.query.windowed(
+        Window(), cursor=view.cursor, zone=view.zone, columns=columns, newest_of=view.key
+    )
+    prefix = f"{tools.storage.prefix}mlbatch/{job.name}/_reconcile/{tools.new_id()}/"
+    snapshot = take_snapshot(tools.warehouse, tools.storage, select, prefix)
+    rows = _read(snapshot, tools, job, columns)
+    if view.tombstone:
+        rows = rows.filter(pc.is_null(rows[view.tombstone]))
+    at = cursor_in_utc(rows[str(view.cursor)].combine_chunks(), view.zone)
+    return rows.select(list(view.key)).append_column("source_at", at)
+
+
+def _read(snapshot: Snapshot, tools: Tools, job: type[Job], columns: list[str]) -> pa.Table:
+    schema = job.output.table.schema
+    tables = []
+    for part in snapshot.parts:
+        with tools.storage.open(part.uri, etag=part.etag) as file:
+            tables.append(pq.ParquetFile(file).read(columns))
+    keys = {name: schema.field(name).type for name in job.features.view.key}
+    if not tables:
+        instants = {name: pa.timestamp("us") for name in columns if name not in keys}
+        return pa.schema(list((keys | instants).items())).empty_table()
+    joined = pa.concat_tables(tables)
+    for name, kind in keys.items():
+        place = joined.schema.get_field_index(name)
+        joined = joined.set_column(place, name, joined[name].cast(kind))
+    return joined
+
+
+def _check_deletes(job: type[Job], found: Differences, limit: int) -> None:
+    if len(found.gone) > limit:
+        message = (
+            f"{len(found.gone):,} of {found.table_rows:,} predictions have no row in the source, "
+            f"more than {limit:,} may be removed at once"
+        )
+        raise GateRefused(message, hint="look at the source; --max-deletes N allows more")
+    if found.gone and job.features.view.tombstone is None:
+        message = f"{len(found.gone):,} predictions have no row in the source any more"
+        hint = f"{job.features.view.name} declares no tombstone column to remove them by"
+        raise UsageError(message, hint=hint)
+
+
+def _request(found: Differences) -> Request:
+    counts = {
+        "missing": found.missing,
+        "stale": found.stale,
+        "outdated": found.outdated,
+        "gone": found.gone,
+    }
+    told = ", ".join(f"{len(keys):,} {name}" for name, keys in counts.items() if keys)
+    if len(found.wanting) + len(found.gone) > MAX_KEYS:
+        return Request(full=True)
+    return Request(repair=Repair(found.wanting, found.gone, f"found by reconcile: {told}"))
+
+
+def _parsed(text: str, job: type[Job]) -> tuple[object, ...] | None:
+    """A quarantined row's key; None where its text does not tell one."""
+    table = job.output.table
+    parts = text.split("/") if len(table.key) > 1 else [text]
+    if not text or len(parts) != len(table.key):
+        return None
+    types = [table.schema.field(name).type for name in table.key]
+    return tuple(
+        int(part) if pa.types.is_integer(kind) else part
+        for part, kind in zip(parts, types, strict=True)
+    )
+
+
+__all__ = ["Differences", "Keys", "Reconciled", "reconcile", "retry"]

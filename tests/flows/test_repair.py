@@ -1,0 +1,166 @@
+"""What the delta cannot see is found by looking at every key, and mended by an ordinary run."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from datetime import datetime
+
+import pyarrow as pa
+import pytest
+from toy.harness import note, notes
+from toy.job import Toy
+from toy.model import Obedient
+
+from mlbatch.connectors.duckdb import DuckdbWarehouse
+from mlbatch.errors import GateRefused, UsageError
+from mlbatch.ledger import RunKind, RunState
+from mlbatch.reconciliation import compare
+from mlbatch.repair import reconcile, retry
+
+
+def ids(harness):
+    return [row["note_id"] for row in harness.rows()]
+
+
+def delete_in_source(harness, *numbers):
+    warehouse = harness.tools.warehouse
+    assert isinstance(warehouse, DuckdbWarehouse)
+    with warehouse._connected() as connection:
+        connection.execute(f"DELETE FROM notes WHERE id IN ({', '.join(map(str, numbers))})")
+
+
+def test_nothing_is_done_where_nothing_is_wrong(harness):
+    harness.notes(notes(25)).infer()
+    done = reconcile(Toy, harness.tools)
+    assert done.run is None
+    assert (done.found.source_rows, done.found.table_rows) == (25, 25)
+    assert len(harness.tools.sink.ledger().runs("mood")) == 1
+
+
+def test_a_row_that_came_late_is_found_and_predicted(harness):
+    harness.notes(notes(25)).infer()
+    harness.notes([note(900, "good and late", minutes=-9_000)])
+    assert harness.infer().totals.expected < 10
+    assert 900 not in ids(harness)
+    mark = harness.tools.sink.ledger().watermark("toy", "g1")
+
+    done = reconcile(Toy, harness.tools)
+
+    assert done.found.missing == ((900,),)
+    assert done.run.run.new.kind is RunKind.REPAIR
+    assert (done.run.totals.expected, done.run.totals.written) == (1, 1)
+    assert 900 in ids(harness)
+    assert harness.tools.sink.ledger().watermark("toy", "g1") == mark
+    assert reconcile(Toy, harness.tools).run is None
+
+
+def test_a_change_with_an_old_time_is_stale(harness):
+    harness.notes(notes(25)).infer()
+    with closing(sqlite3.connect(harness.tools.sink.path)) as connection:
+        connection.execute("UPDATE mood SET src_updated_at = 0, label = 'bad' WHERE note_id = 4")
+        connection.commit()
+    done = reconcile(Toy, harness.tools)
+    assert done.found.stale == ((4,),)
+    assert {row["label"] for row in harness.rows() if row["note_id"] == 4} == {"good"}
+
+
+def test_rows_of_an_older_model_are_predicted_by_the_champion(harness):
+    harness.notes(notes(12)).infer()
+    harness.given_model(Obedient())
+    done = reconcile(Toy, harness.tools)
+    assert len(done.found.outdated) == 12
+    assert {row["model_version"] for row in harness.rows()} == {2}
+
+
+def test_rows_that_vanished_lose_their_prediction_but_not_too_many(harness):
+    harness.notes(notes(25)).infer()
+    delete_in_source(harness, 3, 7)
+    with pytest.raises(GateRefused, match="2 of 25 predictions have no row") as caught:
+        reconcile(Toy, harness.tools)
+    assert "--max-deletes" in caught.value.hint
+    assert len(ids(harness)) == 25
+    done = reconcile(Toy, harness.tools, max_deletes=2)
+    assert done.found.gone == ((3,), (7,))
+    assert done.run.totals.deleted == 2
+    assert not {3, 7} & set(ids(harness))
+
+
+def test_a_dry_run_changes_nothing(harness):
+    harness.notes(notes(5)).infer()
+    harness.notes([note(900, "good", minutes=-9_000)])
+    done = reconcile(Toy, harness.tools, dry_run=True)
+    assert (done.found.missing, done.run) == (((900,),), None)
+    assert 900 not in ids(harness)
+
+
+def test_many_rows_are_read_again_as_a_whole(harness, monkeypatch):
+    monkeypatch.setattr("mlbatch.repair.MAX_KEYS", 3)
+    harness.notes(notes(5)).infer()
+    harness.given_model(Obedient())
+    assert reconcile(Toy, harness.tools).run.run.new.kind is RunKind.FULL
+
+
+def test_an_unfinished_run_comes_first(harness, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    harness.notes(notes(5))
+    with monkeypatch.context() as broken:
+        broken.setattr("mlbatch.connectors.sqlite.SqlitePartSession.commit", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            harness.infer()
+    for mend in (reconcile, retry):
+        with pytest.raises(UsageError, match="is unfinished"):
+            mend(Toy, harness.tools)
+
+
+def test_quarantined_rows_are_tried_again(harness):
+    harness.notes([*notes(9), note(50, "!nan", minutes=500), note(51, "!odd", minutes=501)])
+    assert harness.infer().totals.quarantined == 2
+    harness.notes([note(50, "good now", minutes=500)])
+    ended = retry(Toy, harness.tools)
+    assert (ended.run.new.kind, ended.run.state) == (RunKind.REPAIR, RunState.DONE)
+    assert (ended.totals.expected, ended.totals.written, ended.totals.quarantined) == (2, 1, 1)
+    assert 50 in ids(harness)
+    assert 51 not in ids(harness)
+
+
+def test_nothing_to_retry(harness):
+    assert retry(Toy, harness.tools) is None
+    harness.notes(notes(3)).infer()
+    assert retry(Toy, harness.tools) is None
+
+
+def tables(source, table):
+    at = pa.timestamp("us")
+    left = pa.table(
+        {
+            "a": pa.array([a for a, _, _ in source], pa.int64()),
+            "b": pa.array([b for _, b, _ in source], pa.string()),
+            "at": pa.array([datetime(2026, 1, day) for _, _, day in source], at),
+        }
+    )
+    right = pa.table(
+        {
+            "a": pa.array([a for a, _, _, _ in table], pa.int64()),
+            "b": pa.array([b for _, b, _, _ in table], pa.string()),
+            "src_updated_at": pa.array([datetime(2026, 1, day) for _, _, day, _ in table], at),
+            "model_version": pa.array([version for _, _, _, version in table], pa.int64()),
+        }
+    )
+    return left, right
+
+
+def test_keys_of_several_columns_are_compared_whole():
+    left, right = tables(
+        [(1, "x", 1), (1, "y", 5), (2, "x", 1), (3, "z", 1)],
+        [(1, "x", 1, 2), (1, "y", 4, 2), (2, "x", 1, 1), (9, "x", 1, 2)],
+    )
+    found = compare(left, right, ("a", "b"), 2)
+    assert found.missing == ((3, "z"),)
+    assert found.stale == ((1, "y"),)
+    assert found.outdated == ((2, "x"),)
+    assert found.gone == ((9, "x"),)
+    assert set(found.wanting) == {(3, "z"), (1, "y"), (2, "x")}
+    assert compare(left, right, ("a", "b"), None).outdated == ()
