@@ -27,6 +27,7 @@ from mlbatch.errors import (
     TemporaryError,
     UsageError,
 )
+from mlbatch.failpoint import reach
 from mlbatch.job import Job, required_columns
 from mlbatch.ledger import (
     Lease,
@@ -111,7 +112,9 @@ def infer(job: type[Job], request: Request, tools: Tools, *, model: str = CHAMPI
     request = _checked(request, tools)
     ledger = tools.sink.ledger()
     way = tools.sink.prepare(job.output.table)
+    reach("before_lease")
     lease = ledger.acquire(job.output.table.name, job.name, tools.owner, tools.new_epoch())
+    reach("after_lease")
     with _beating(ledger, lease):
         try:
             plan = decide(request, _facts(job, ledger, tools), job.delta)
@@ -158,6 +161,7 @@ def _carry_out(
         load = _loader(job, pin, tools)
         probe = _probe(job, plan, ledger, tools)
         run = ledger.create(lease, _new_run(job, plan, pin, probe, ledger, tools))
+        reach("after_create")
     try:
         run = _unload(job, run, ledger, tools)
         seconds = _write(job, run, load, ledger, tools, resumed=plan.resume is not None)
@@ -277,13 +281,17 @@ def _unload(job: type[Job], run: Run, ledger: Ledger, tools: Tools) -> Run:
         return run
     attempt = tools.new_id()
     run = ledger.attempt(run, attempt)
+    reach("before_unload")
     prefix = f"{tools.storage.prefix}mlbatch/{job.name}/{run.run_id}/{attempt}/"
     view = job.features.view
     snapshot = take_snapshot(
         tools.warehouse, tools.storage, run.new.query, prefix, cursor=view.cursor, zone=view.zone
     )
     tools.notify("features", f"{snapshot.rows:,} rows in {len(snapshot.parts)} parts")
-    return ledger.adopt(run, snapshot)
+    reach("after_unload")
+    run = ledger.adopt(run, snapshot)
+    reach("after_adopt")
+    return run
 
 
 def _write(
@@ -335,16 +343,20 @@ def _check_limit(job: type[Job], run: Run, ledger: Ledger, tools: Tools) -> None
 
 
 def _finish(job: type[Job], run: Run, ledger: Ledger, tools: Tools) -> tuple[Run, Totals]:
+    reach("before_verify")
     run = _latest(ledger, run)
     if run.state is RunState.WRITING:
         run = ledger.advance(run, RunState.VERIFYING)
     totals = check_conservation(ledger.parts(run.run_id))
     _check_table(job, run, totals, tools)
+    reach("before_finish")
     mark = ledger.watermark(job.name, GENERATION)
     moved = mark
     if run.new.kind is not RunKind.REPAIR:
         moved = advance(mark, run.new.watermark_high, run.highest_cursor)
-    return ledger.finish(run, moved, tools.new_epoch()), totals
+    done = ledger.finish(run, moved, tools.new_epoch())
+    reach("after_finish")
+    return done, totals
 
 
 def _check_table(job: type[Job], run: Run, totals: Totals, tools: Tools) -> None:
@@ -388,6 +400,7 @@ def _send(run: Run, ledger: Ledger, tools: Tools) -> Run:
         "rows_filtered": float(totals.filtered),
     }
     tracked = tools.tracking.record_inference(run.new.job, run.run_id, figures)
+    reach("after_record")
     return ledger.tracked(run, tracked)
 
 

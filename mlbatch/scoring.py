@@ -20,6 +20,7 @@ from mlbatch.batches import allowing_null, read_part
 from mlbatch.checksum import checksum
 from mlbatch.engine import PartOutcome, PartTask
 from mlbatch.errors import MlbatchError, PredictionError
+from mlbatch.failpoint import reach
 from mlbatch.job import Job, required_schema
 from mlbatch.judging import Fault, Faults, judge_duplicates, judge_input, judge_output
 from mlbatch.ledger import BatchCommit, ModelPin, QuarantinedRow
@@ -252,8 +253,10 @@ def score_part(
         while done < part.rows:
             stop, rows = _next_stretch(task, done, part.rows, batch_rows)
             for batch in read_part(file, part, schema, start=done, stop=stop, batch_rows=rows):
+                reach("before_score")
                 with stages.timed("score"):
                     commit = _score(scorer, task, batch, done)
+                reach("after_score")
                 with stages.timed("write"):
                     session.commit(commit)
                 done = commit.high

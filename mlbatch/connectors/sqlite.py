@@ -25,6 +25,7 @@ from mlbatch.connectors.database.migration import migrate
 from mlbatch.connectors.database.rows import to_arrow
 from mlbatch.connectors.database.tables import METADATA, storable
 from mlbatch.errors import Fenced, MlbatchError, RunFailed, TemporaryError
+from mlbatch.failpoint import reach
 from mlbatch.ledger import BatchCommit, PartState, QuarantinedRow, Run
 from mlbatch.sql import quote_identifier
 from mlbatch.table import OutputTable
@@ -185,9 +186,13 @@ class SqlitePartSession:
         """See `mlbatch.sink.PartSession.commit`."""
         with self._transaction():
             self._move(batch)
+            reach("after_move")
             self._connection.executemany(self._upsert, _tuples(batch.upserts))
+            reach("after_rows")
             self._connection.executemany(self._delete, _tuples(batch.deletes))
             self._connection.executemany(_QUARANTINE, self._quarantined(batch))
+            reach("before_commit")
+        reach("after_commit")
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

@@ -19,7 +19,7 @@ from mlbatch.wiring import connect as wire
 
 ROOT = Path(__file__).parents[2]
 MLBATCH = Path(sys.executable).with_name("mlbatch")
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def run(folder, *command, **environment):
         env=clean | environment,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -350,10 +350,6 @@ def test_stopping_ends_what_runs(engine, never_ends):
     assert face.secrets == {}
 
 
-def test_stopping_what_never_started_is_nothing(engine):
-    WireServer(engine).stop()
-
-
 @pytest.fixture
 def secured(engine, tmp_path):
     made = []
@@ -383,17 +379,6 @@ def test_tls_checks_the_authority_and_the_name(secured, monkeypatch):
     for face in (other, right):
         with pytest.raises(redshift_connector.Error), connect(face, **verified):
             pass
-
-
-def test_stopping_does_not_wait_for_a_handshake(secured):
-    face, _ = secured("localhost")
-    with socket.create_connection(("127.0.0.1", face.port)) as raw:
-        raw.sendall(struct.pack("!ii", 8, 80_877_103))
-        assert raw.recv(1) == b"S"
-        started = time.monotonic()
-        face.stop()
-        assert time.monotonic() - started < 5
-        assert raw.recv(1) == b""
 
 
 def test_a_server_without_a_certificate_says_so(face):

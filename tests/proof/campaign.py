@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import faulthandler
 import os
 import signal
 import sys
@@ -71,6 +72,8 @@ def start(world: World, sink: object, *, full: bool) -> int:
     hasten()
     quiet = os.open(world.folder / "children.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(quiet, 2)
+    # A process that hangs says where.
+    faulthandler.dump_traceback_later(20, file=quiet)
     os._exit(world.attempt(sink, full=full))  # type: ignore[arg-type]
 
 

@@ -88,7 +88,8 @@ def ended(work: Callable[[], object]) -> int:
 def hasten() -> None:
     """Leases and sessions that end in seconds, and batches of few rows: for child processes."""
     ledger_store.LEASE_SECONDS = 1
-    inference.HEARTBEAT_SECONDS = 0.2
+    # A heart that beats while workers are forked would leave its locks in them.
+    inference.HEARTBEAT_SECONDS = 3_600
     mysql_address._SESSION = mysql_address._SESSION.replace(
         "wait_timeout = 30, innodb_lock_wait_timeout = 5",
         "wait_timeout = 3, innodb_lock_wait_timeout = 2",

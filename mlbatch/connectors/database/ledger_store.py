@@ -15,6 +15,7 @@ from sqlalchemy import func, insert, select, update
 from mlbatch.connectors.database.liveness import is_surely_dead
 from mlbatch.connectors.database.tables import ACTIVE, LEASE, PART, QUARANTINE, RUN, WATERMARK
 from mlbatch.errors import Busy, Fenced, UsageError
+from mlbatch.failpoint import reach
 from mlbatch.ledger import (
     Lease,
     ModelPin,
@@ -76,6 +77,7 @@ class LedgerStore:
             if held is not None:
                 self._refuse_if_taken(held, lease)
             _put_lease(connection, lease, self._database.now(), exists=held is not None)
+            reach("in_lease")
             _fence(connection, output_table, epoch)
         return lease
 
@@ -186,6 +188,7 @@ class LedgerStore:
         }
         with self._database.writing() as connection:
             _update(connection, run, values)
+            reach("in_adopt")
             if rows:
                 connection.execute(insert(PART), rows)
             return _read(connection, run.run_id)
@@ -197,6 +200,7 @@ class LedgerStore:
         with self._database.writing() as connection:
             values = {"state": RunState.DONE.value, "finished_at": self._database.now()}
             _leave(connection, run, values, epoch)
+            reach("in_finish")
             mark = {"watermark": watermark.value if watermark else None, "run_id": run.run_id}
             _put(connection, WATERMARK, {"job": new.job, "generation": new.generation}, mark)
             served = {

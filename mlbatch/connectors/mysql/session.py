@@ -21,6 +21,7 @@ from mlbatch.connectors.mysql.faults import is_passing, translate
 from mlbatch.connectors.mysql.statements import Way
 from mlbatch.connectors.mysql.text import load_text, value_lists
 from mlbatch.errors import Fenced, MlbatchError, RunFailed, TemporaryError
+from mlbatch.failpoint import reach
 from mlbatch.ledger import BatchCommit, PartState, QuarantinedRow, Run
 from mlbatch.table import OutputTable
 
@@ -117,8 +118,12 @@ class MysqlPartSession:
             if attempt > 1 and self._part(connection, batch.part_number)["done"] >= batch.high:
                 return
             self._move(connection, batch)
+            reach("after_move")
             self._write(connection, batch)
+            reach("after_rows")
             self._remove(connection, batch)
+            reach("before_commit")
+        reach("after_commit")
 
     @contextmanager
     def _transaction(self) -> Iterator[LoadingConnection]:

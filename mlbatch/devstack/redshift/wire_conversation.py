@@ -103,6 +103,7 @@ class Conversation:
     def _fail(self, refusal: Refusal) -> None:
         self._session.failed = self._session.in_transaction
         self._send(messages.error_response(refusal))
+        self._flush()
 
     def _send(self, data: bytes) -> None:
         self._waiting += data
