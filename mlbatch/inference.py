@@ -24,7 +24,6 @@ from mlbatch.errors import (
     ModelTampered,
     QuarantineLimitError,
     RunFailed,
-    TemporaryError,
     UsageError,
 )
 from mlbatch.failpoint import reach
@@ -42,6 +41,7 @@ from mlbatch.ledger import (
 from mlbatch.nurse import Nurse
 from mlbatch.planner import Facts, Plan, Repair, Request, check_slot, decide
 from mlbatch.project import code_digest
+from mlbatch.reporting import record, speed
 from mlbatch.scoring import Predictor, Scorer, checksum_columns, score_part
 from mlbatch.tracking import CHAMPION, ModelVersion
 from mlbatch.unloading import take_snapshot
@@ -99,7 +99,7 @@ def preview(job: type[Job], request: Request, tools: Tools) -> Preview:
         plan=plan,
         probe=None if idle else _probe(job, plan, ledger, tools),
         model=tools.tracking.resolve(job.name),
-        rows_per_second=_speed(ledger.runs(job.output.table.name)),
+        rows_per_second=speed(ledger.runs(job.output.table.name)),
     )
 
 
@@ -172,7 +172,7 @@ def _carry_out(
                 _latest(ledger, run), RunState.FAILED, str(error), tools.new_epoch()
             )
         raise
-    return Inference(plan, _record(run, ledger, tools), totals, probe, seconds)
+    return Inference(plan, record(run, ledger, tools), totals, probe, seconds)
 
 
 def _latest(ledger: Ledger, run: Run) -> Run:
@@ -373,42 +373,6 @@ def _check_table(job: type[Job], run: Run, totals: Totals, tools: Tools) -> None
         )
         hint = "the same key in two parts, or somebody else writes this table"
         raise ConservationError(message, hint=hint)
-
-
-def _record(run: Run, ledger: Ledger, tools: Tools) -> Run:
-    """Tell the tracking server about this run, and about earlier ones that it could not be told.
-
-    The data is in, so the server's absence fails nothing: the ledger remembers what was not sent.
-    """
-    finished = [r for r in ledger.runs(run.new.output_table) if r.state is RunState.DONE]
-    try:
-        for unsent in reversed([r for r in finished if r.tracking_run_id is None]):
-            sent = _send(unsent, ledger, tools)
-            run = sent if sent.run_id == run.run_id else run
-    except TemporaryError as error:
-        tools.notify("notice", f"not logged yet, the next run does so: {error.message}")
-    return run
-
-
-def _send(run: Run, ledger: Ledger, tools: Tools) -> Run:
-    totals = Totals.of(ledger.parts(run.run_id))
-    figures = {
-        "rows_read": float(totals.expected),
-        "rows_written": float(totals.written),
-        "rows_deleted": float(totals.deleted),
-        "rows_quarantined": float(totals.quarantined),
-        "rows_filtered": float(totals.filtered),
-    }
-    tracked = tools.tracking.record_inference(run.new.job, run.run_id, figures)
-    reach("after_record")
-    return ledger.tracked(run, tracked)
-
-
-def _speed(runs: tuple[Run, ...]) -> float | None:
-    for run in runs:
-        if run.state is RunState.DONE and run.finished_at and run.rows_expected:
-            return run.rows_expected / max((run.finished_at - run.created_at).total_seconds(), 0.1)
-    return None
 
 
 @contextmanager
