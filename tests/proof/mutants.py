@@ -62,7 +62,7 @@ MUTANTS = (
            "            _fence(connection, output_table, epoch)\n        return lease",
            "        return lease", SINK),
     Mutant("release fences nothing", STORE,
-           "                _fence(connection, output_table, epoch)\n\n    def create",
+           "                _fence(connection, lease.output_table, epoch)\n\n    def create",
            "                pass\n\n    def create", SINK),
     Mutant("a run's state is not compared", STORE,
            ", RUN.c.state == run.state.value", "", SINK),

@@ -193,6 +193,18 @@ def test_a_bad_value_undoes_the_batch_by_either_way(sink, run, mysql_address):
     assert ids(sink) == []
 
 
+def test_a_value_that_would_be_rounded_is_refused_by_either_way(sink, run, mysql_address):
+    execute(mysql_address, 'ALTER TABLE "mood" MODIFY score DECIMAL(3, 1) NOT NULL')
+    batch = rows(1, 2).set_column(2, "score", pa.array([0.55, 0.25]))
+    for way in Way:
+        session = MysqlPartSession(mysql_address, TABLE, run, way)
+        with pytest.raises(RunFailed, match="score"):
+            session.commit(commit(0, 2, batch))
+        assert session.position(0).done == 0
+        session.close()
+    assert ids(sink) == []
+
+
 def test_a_dropped_table_is_named(sink, run, mysql_address):
     execute(mysql_address, 'DROP TABLE "mood"')
     session = MysqlPartSession(mysql_address, TABLE, run, Way.LOAD)
