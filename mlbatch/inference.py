@@ -19,6 +19,7 @@ from mlbatch.checksum import checksum
 from mlbatch.engine import PartOutcome, PartTask
 from mlbatch.errors import (
     ConservationError,
+    Fenced,
     MlbatchError,
     ModelIncompatible,
     ModelTampered,
@@ -176,7 +177,12 @@ def _carry_out(
 
 
 def _latest(ledger: Ledger, run: Run) -> Run:
-    return next(r for r in ledger.runs(run.new.output_table) if r.run_id == run.run_id)
+    """The run as it is now, if it is still ours: another's epoch must never pass for our own."""
+    found = next(r for r in ledger.runs(run.new.output_table) if r.run_id == run.run_id)
+    if found.epoch != run.epoch:
+        message = f"run {run.run_id} was taken over by another process"
+        raise Fenced(message, hint="nothing of it is lost; the other process finishes it")
+    return found
 
 
 def _resolve(job: type[Job], wanted: str, tools: Tools) -> ModelPin:

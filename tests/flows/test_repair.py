@@ -169,7 +169,7 @@ def test_keys_of_several_columns_are_compared_whole():
 def test_a_repair_does_not_pass_over_what_it_did_not_read(harness):
     harness.notes([*notes(9), note(50, "!nan", minutes=100)])
     harness.infer()
-    harness.notes([note(3, "sad now", minutes=600), note(50, "good now", minutes=5_000)])
+    harness.notes([note(4, "sad now", minutes=600), note(50, "good now", minutes=5_000)])
     assert retry(Toy, harness.tools).totals.expected == 1
     harness.infer()
-    assert {row["note_id"]: row["label"] for row in harness.rows()}[3] == "bad"
+    assert {row["note_id"]: row["label"] for row in harness.rows()}[4] == "bad"

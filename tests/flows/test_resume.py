@@ -14,6 +14,7 @@ from toy.harness import ToyHarness, note, notes
 from toy.job import Toy
 from toy.model import Obedient
 
+from mlbatch import inference
 from mlbatch.connectors.sqlite import SqlitePartSession
 from mlbatch.errors import Busy, Fenced, ModelTampered, UsageError
 from mlbatch.inference import infer
@@ -169,6 +170,30 @@ def test_a_sleeper_that_wakes_after_a_take_over_writes_nothing(harness, monkeypa
         harness.infer()
     assert len(harness.rows()) == 25
     assert [run.state for run in harness.tools.sink.ledger().runs("mood")] == [RunState.DONE]
+
+
+def test_a_sleeper_that_wakes_after_its_last_batch_leaves_the_end_to_the_other(
+    harness, monkeypatch
+):
+    """All rows are in when it falls asleep; the epoch that it finds on waking is not its own."""
+    harness.notes(notes(25))
+    write = inference._write
+    slept = []
+
+    def asleep(*given, **how):
+        seconds = write(*given, **how)
+        if not slept:
+            slept.append(True)
+            ledger = harness.tools.sink.ledger()
+            ledger.release(_lease(ledger.holder("mood"), ledger), 11)
+            infer(Toy, Request(), harness.tools)
+        return seconds
+
+    monkeypatch.setattr(inference, "_write", asleep)
+    with pytest.raises(Fenced, match="taken over"):
+        harness.infer()
+    assert [run.state for run in harness.tools.sink.ledger().runs("mood")] == [RunState.DONE]
+    assert len(harness.rows()) == 25
 
 
 def _lease(owner, ledger):

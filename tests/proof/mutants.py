@@ -88,6 +88,8 @@ MUTANTS = (
            "moved = advance(mark, run.new.watermark_high, run.highest_cursor)",
            "moved = advance(mark, run.highest_cursor or run.new.watermark_high,"
            " run.highest_cursor)", f"{INFER} tests/unit/test_window.py"),
+    Mutant("a sleeper takes another's epoch for its own", "mlbatch/inference.py",
+           "if found.epoch != run.epoch:", "if False:", RESUME),
     Mutant("a repair moves the watermark", "mlbatch/inference.py",
            "if run.new.kind is not RunKind.REPAIR:", "if True:", "tests/flows/test_repair.py"),
     Mutant("the window leaves its first instant out", "mlbatch/query.py",
