@@ -66,8 +66,17 @@ def s3_access():
 
 
 @pytest.fixture
-def s3_storage(s3_access):
-    """A bucket of its own, read in small blocks."""
+def s3_storage(request):
+    """A bucket of its own, or a folder of its own of the real one that MLBATCH_TEST_S3 names.
+
+    That is bucket/prefix, reached with the standard chain of credentials. Read in small blocks.
+    """
+    given = os.environ.get("MLBATCH_TEST_S3")
+    if given:
+        bucket, _, prefix = given.partition("/")
+        folder = f"{prefix.strip('/')}/{secrets.token_hex(6)}".strip("/")
+        return S3Storage(bucket, folder, AwsAccess(), block_bytes=1_000, whole_bytes=100)
+    s3_access = request.getfixturevalue("s3_access")
     bucket = f"t{secrets.token_hex(6)}"
     s3_access.client("s3").create_bucket(Bucket=bucket)
     return S3Storage(bucket, "staging", s3_access, block_bytes=1_000, whole_bytes=100)

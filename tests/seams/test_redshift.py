@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from datetime import UTC, date, datetime, timedelta
 
 import pyarrow as pa
@@ -11,6 +13,7 @@ from mlbatch.connectors.aws import AwsAccess
 from mlbatch.connectors.password import FixedPassword
 from mlbatch.connectors.queuery import QueueryWarehouse, read_fields, rows_of
 from mlbatch.connectors.redshift.data_api import DataApi
+from mlbatch.connectors.redshift.statements import UnloadOptions
 from mlbatch.connectors.redshift.warehouse import RedshiftWarehouse
 from mlbatch.connectors.redshift.wire import Wire
 from mlbatch.devstack.redshift.data_api import DataApi as DataApiFace
@@ -70,8 +73,20 @@ def wire(engine):
     face.stop()
 
 
-@pytest.fixture(params=["data_api", "wire"])
+@pytest.fixture(params=["data_api", "wire", "real"])
 def warehouse(request, s3_storage):
+    """Both transports to the local one, and the real one that MLBATCH_TEST_REDSHIFT describes.
+
+    That is JSON: the arguments of `DataApi` (database, cluster or workgroup, user), and iam_role.
+    With it, MLBATCH_TEST_S3 must name a bucket that the role may write to.
+    """
+    if request.param == "real":
+        given = os.environ.get("MLBATCH_TEST_REDSHIFT")
+        if not given or not os.environ.get("MLBATCH_TEST_S3"):
+            pytest.skip("no Redshift: set MLBATCH_TEST_REDSHIFT and MLBATCH_TEST_S3")
+        described = json.loads(given)
+        options = UnloadOptions(described.pop("iam_role", "default"))
+        return RedshiftWarehouse(DataApi(**described), s3_storage, options)
     return RedshiftWarehouse(request.getfixturevalue(request.param), s3_storage)
 
 

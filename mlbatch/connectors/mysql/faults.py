@@ -20,6 +20,8 @@ UNREACHABLE = frozenset({1040, 1129, 1203, 2002, 2003, 2005, 2012})
 _FULL = frozenset({1021, 1030, 1041, 1114, 1037, 1038})
 _RETIRED = 1020  # "Record has changed since last read", MariaDB's snapshot isolation
 
+_TLS = 2026
+
 _HINTS = {
     1044: "grant the user its rights on the database: deploy/mysql holds the statements",
     1045: "check sink.user and its password, token or secret",
@@ -28,7 +30,7 @@ _HINTS = {
     1227: "grant the user this right: deploy/mysql holds the statements",
     1251: "the server wants a log-in that this client does not have",
     1698: "this user may not log in over the network",
-    2026: "sink.ca must hold the certificate authority that signed the server's certificate",
+    _TLS: "sink.ca must hold the certificate authority that signed the server's certificate",
     3159: "the server refuses connections without TLS: leave sink.tls at verify",
 }
 _RESUMES = "what was committed stays; run again, it goes on from there"
@@ -55,6 +57,8 @@ def translate(error: BaseException, address: MysqlAddress) -> MlbatchError:
         return translate(error.orig, address)
     code = number(error)
     said = " ".join(str(part) for part in error.args).splitlines()[0] if error.args else ""
+    # A certificate that is refused comes under the number of a server that is away.
+    code = _TLS if "[SSL" in said else code
     if code in _HINTS:
         return SettingsError(f"MySQL at {address} refuses: {said}", hint=_HINTS[code])
     if is_passing(error):

@@ -1,0 +1,109 @@
+"""A MySQL server that restarts, turns read-only or shows another's certificate."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import closing
+from dataclasses import replace
+
+import pytest
+from test_sink import ME, TABLE, commit, ids, new_run, rows, snapshot
+
+from mlbatch.connectors.mysql.address import MysqlAddress, connect
+from mlbatch.connectors.mysql.session import MysqlPartSession
+from mlbatch.connectors.mysql.sink import MysqlSink
+from mlbatch.connectors.mysql.statements import Way
+from mlbatch.connectors.password import FixedPassword
+from mlbatch.devstack.certificates import make_certificates
+from mlbatch.devstack.mariadb import find_program, private_mariadb
+from mlbatch.errors import ExitCode, SettingsError, TemporaryError, UsageError
+from mlbatch.ledger import RunState
+
+
+@pytest.fixture
+def certificates(tmp_path):
+    return make_certificates(tmp_path / "tls", "localhost", "127.0.0.1")
+
+
+@pytest.fixture
+def server(tmp_path, certificates):
+    try:
+        find_program("mariadbd")
+    except UsageError as error:
+        pytest.skip(f"{error.message}; {error.hint}")
+    with private_mariadb(tmp_path / "mysql", certificates=certificates) as running:
+        yield running
+
+
+def address(server, **changed):
+    password = FixedPassword(server.password)
+    made = MysqlAddress(
+        server.host, server.port, server.database, server.user, password, verify_tls=False
+    )
+    return replace(made, **changed)
+
+
+def admin(server, statement):
+    login = address(server, user=server.admin, password=FixedPassword(server.admin_password))
+    with closing(connect(login)) as connection:
+        connection.query(statement)
+
+
+@pytest.fixture
+def writing(server):
+    sink = MysqlSink(address(server))
+    ledger = sink.ledger()
+    sink.prepare(TABLE)
+    run = ledger.attempt(ledger.create(ledger.acquire("mood", "toy", ME, 11), new_run()), "a")
+    run = ledger.advance(ledger.adopt(run, snapshot()), RunState.WRITING)
+    session = MysqlPartSession(sink.address, TABLE, run, Way.LOAD)
+    yield sink, session
+    session.close()
+
+
+def test_a_restart_between_two_batches_is_survived(server, writing):
+    sink, session = writing
+    session.commit(commit(0, 2, rows(1, 2)))
+    server.restart()
+    session.commit(commit(2, 4, rows(3, 4)))
+    assert session.position(0).written == 4
+    assert ids(sink) == [1, 2, 3, 4]
+
+
+def test_a_server_that_reads_only_for_a_while_is_waited_for(server, writing):
+    sink, session = writing
+    session.commit(commit(0, 2, rows(1, 2)))
+    admin(server, "SET GLOBAL read_only = 1")
+    timer = threading.Timer(1.5, admin, [server, "SET GLOBAL read_only = 0"])
+    timer.start()
+    session.commit(commit(2, 4, rows(3, 4)))
+    timer.join()
+    assert ids(sink) == [1, 2, 3, 4]
+
+
+def test_a_server_that_stays_read_only_is_temporary(server, writing, monkeypatch):
+    monkeypatch.setattr("mlbatch.connectors.mysql.session.REDO_SECONDS", 1.0)
+    sink, session = writing
+    admin(server, "SET GLOBAL read_only = 1")
+    with pytest.raises(TemporaryError, match="read-only") as caught:
+        session.commit(commit(0, 2, rows(1, 2)))
+    assert caught.value.exit_code is ExitCode.TEMPORARY
+    assert ids(sink) == []
+
+
+def test_a_server_that_is_gone_for_good_is_temporary(server, writing, monkeypatch):
+    monkeypatch.setattr("mlbatch.connectors.mysql.session.REDO_SECONDS", 1.0)
+    _, session = writing
+    server.kill()
+    with pytest.raises(TemporaryError, match="does not answer"):
+        session.commit(commit(0, 2, rows(1, 2)))
+
+
+def test_tls_checks_the_authority_and_the_name(server, certificates, tmp_path):
+    secured = address(server, verify_tls=True, ca=certificates.ca)
+    assert "TLS, name checked" in MysqlSink(secured).about()
+    other = make_certificates(tmp_path / "other", "localhost")
+    for wrong in (replace(secured, ca=other.ca), replace(secured, ca=None)):
+        with pytest.raises(SettingsError, match="certificate") as caught:
+            MysqlSink(wrong).about()
+        assert "sink.ca" in caught.value.hint
