@@ -16,7 +16,7 @@ ROLLED_BACK = frozenset({1205, 1213})
 LOST = frozenset({0, 1053, 1152, 1158, 1159, 1160, 1161, 1317, 1927, 2006, 2013, 2014, 2055, 4031})
 """The connection is gone, and with it the answer."""
 READ_ONLY = frozenset({1290, 1792, 1836, 1874})
-UNREACHABLE = frozenset({1040, 1129, 1203, 2002, 2003, 2005, 2012})
+UNREACHABLE = frozenset({1040, 1129, 1203, 1226, 2002, 2003, 2005, 2012})
 _FULL = frozenset({1021, 1030, 1041, 1114, 1037, 1038})
 _RETIRED = 1020  # "Record has changed since last read", MariaDB's snapshot isolation
 

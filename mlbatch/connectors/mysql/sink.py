@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import pyarrow as pa
 import pymysql
@@ -95,11 +96,26 @@ class MysqlSink:
         with (
             translated(self.address),
             closing(connect(self.address, **options)) as connection,
-            closing(connection.cursor()) as cursor,
+            _streaming(connection) as cursor,
         ):
             cursor.execute(query, () if run_no is None else (run_no,))
             while rows := cursor.fetchmany(FETCH_ROWS):
                 yield to_arrow(rows, table.schema)
+
+
+@contextmanager
+def _streaming(connection: LoadingConnection) -> Iterator[Any]:
+    cursor = connection.cursor()
+    try:
+        yield cursor
+    finally:
+        try:
+            cursor.close()
+        except (pymysql.err.Error, AttributeError):
+            # Closing reads what is left, which fails where the connection is lost; and it would be
+            # tried again when the cursor is collected.
+            cursor._result.unbuffered_active = False  # noqa: SLF001
+            cursor.connection = None
 
 
 class MysqlDatabase:
