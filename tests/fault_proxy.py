@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Self
 
 CHUNK_BYTES = 65_536
@@ -31,6 +31,11 @@ class Rule:
     delay: float = 0.0
     """Seconds by which each piece from the server is late."""
     bytes_per_second: int | None = None
+
+    def __str__(self) -> str:
+        """For the names of tests."""
+        told = [f.name for f in fields(self) if getattr(self, f.name) != f.default]
+        return " and ".join(told).replace("_", " ") or "pass"
 
 
 PASS = Rule()
