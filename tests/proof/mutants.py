@@ -1,24 +1,39 @@
 """Our own code with one thing broken, and whether its tests notice: ``python -m proof.mutants``.
 
-Each mutant is a change of text in a copy of the project. The named tests must fail on it; a mutant
-that survives, or whose text is no longer there, makes the program fail.
+Each mutant is a change of text in a copy of the project. The named tests pass on the copy as it is,
+and must fail on the mutant; one that survives, or whose text is no longer there, makes the program
+fail, unless it is known to live and still does.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 
+COPIES = 2
+"""Mutants that are tried at once."""
 ROOT = Path(__file__).parents[2]
 COPIED = ("mlbatch", "tests", "jobs", "feature_store", "sample", "pyproject.toml", "mlbatch.toml")
 SINK = "tests/seams/test_sink.py"
 MYSQL = "tests/seams/test_mysql.py"
 RESUME = "tests/flows/test_resume.py"
 INFER = "tests/flows/test_inference.py"
+STORAGE = "tests/seams/test_storage.py"
+SNAPSHOT = "tests/unit/test_snapshot.py"
+OLDER = f"{SINK}::test_a_commit_of_an_older_epoch_changes_nothing"
+ELSEWHERE = f"{SINK}::test_a_commit_at_another_position_changes_nothing"
+TAKE_OVER = f"{SINK}::test_every_take_over_fences"
+LIVES = "SURVIVED"
+LOST = f"{MYSQL}::test_a_lost_connection_loses_nothing_and_repeats_nothing"
+REPLACED = "test_an_object_that_was_replaced_is_refused"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +45,8 @@ class Mutant:
     old: str
     new: str
     tests: str
+    expected: str = "caught"
+    """`LIVES` for one that no test notices yet."""
 
 
 SQLITE = "mlbatch/connectors/sqlite.py"
@@ -39,125 +56,246 @@ STORE = "mlbatch/connectors/database/ledger_store.py"
 FENCE = "AND part_no = :part_no AND epoch = :epoch AND done = :low"
 MUTANTS = (
     Mutant("no epoch in the compare, SQLite", SQLITE, FENCE,
-           "AND part_no = :part_no AND done = :low", SINK),
+           "AND part_no = :part_no AND done = :low", OLDER),
     Mutant("no position in the compare, SQLite", SQLITE, FENCE,
-           "AND part_no = :part_no AND epoch = :epoch", SINK),
+           "AND part_no = :part_no AND epoch = :epoch", ELSEWHERE),
     Mutant("no epoch in the compare, MySQL", STATEMENTS,
-           "AND epoch = %(epoch)s AND done = %(low)s", "AND done = %(low)s", SINK),
+           "AND epoch = %(epoch)s AND done = %(low)s", "AND done = %(low)s", OLDER),
     Mutant("no position in the compare, MySQL", STATEMENTS,
-           "AND epoch = %(epoch)s AND done = %(low)s", "AND epoch = %(epoch)s", SINK),
+           "AND epoch = %(epoch)s AND done = %(low)s", "AND epoch = %(epoch)s", ELSEWHERE),
     Mutant("an unknown commit is repeated blindly", SESSION,
-           "if attempt > 1 and", "if attempt > 99 and", MYSQL),
+           "if attempt > 1 and", "if attempt > 99 and", LOST),
     Mutant("an unknown commit is believed", SESSION,
-           '["done"] >= batch.high', '["done"] >= batch.low', MYSQL),
+           '["done"] >= batch.high', '["done"] >= batch.low', LOST),
     Mutant("warnings of LOAD DATA are passed over", SESSION,
-           "if not cursor.warning_count:", "if True:", MYSQL),
+           "if not cursor.warning_count:", "if True:",
+           f"{MYSQL}::test_a_value_that_would_be_rounded_is_refused_by_either_way"),
     Mutant("a lost connection ends the run", SESSION,
-           "if is_passing(error):", "if False:", MYSQL),
+           "if is_passing(error):", "if False:", LOST),
     Mutant("rows are loaded although a trigger is there", "mlbatch/connectors/mysql/sink.py",
-           "and not triggers", "", MYSQL),
+           "and not triggers", "",
+           f"{MYSQL}::test_the_way_follows_server_settings_and_table"),
     Mutant("keys are padded", "mlbatch/connectors/database/tables.py",
-           "utf8mb4_nopad_bin", "utf8mb4_bin", MYSQL),
+           "utf8mb4_nopad_bin", "utf8mb4_bin",
+           f"{MYSQL}::test_keys_that_differ_in_case_accent_or_space_are_different"),
     Mutant("take-over fences nothing", STORE,
            "            _fence(connection, output_table, epoch)\n        return lease",
-           "        return lease", SINK),
+           "        return lease", TAKE_OVER),
     Mutant("release fences nothing", STORE,
            "                _fence(connection, lease.output_table, epoch)\n\n    def create",
-           "                pass\n\n    def create", SINK),
+           "                pass\n\n    def create", TAKE_OVER),
     Mutant("a run's state is not compared", STORE,
-           ", RUN.c.state == run.state.value", "", SINK),
+           ", RUN.c.state == run.state.value", "",
+           f"{SINK}::test_adopting_is_done_once"),
     Mutant("a run's epoch is not compared", STORE,
            ", RUN.c.epoch == run.epoch", "", SINK),
     Mutant("a live owner is disturbed", STORE,
            '> self._database.now():\n            message = f"{lease.output_table} is being',
-           '< self._database.now():\n            message = f"{lease.output_table} is being', RESUME),
+           '< self._database.now():\n            message = f"{lease.output_table} is being',
+           f"{RESUME}::test_a_live_owner_is_not_disturbed"),
     Mutant("any heartbeat counts", STORE,
            ", LEASE.c.epoch == lease.epoch)\n                .values(heartbeat_at",
-           ")\n                .values(heartbeat_at", SINK),
+           ")\n                .values(heartbeat_at",
+           f"{SINK}::test_a_heartbeat_tells_whose_the_lease_is"),
     Mutant("the lease stays after the end", STORE,
            "_free(connection, new.output_table, run.epoch, epoch)\n            return",
-           "return", SINK),
+           "return", f"{SINK}::test_finishing_moves_the_watermark_and_frees_the_lease"),
     Mutant("conservation is not checked", "mlbatch/ledger.py",
            "if not part.is_complete or accounted != part.rows_expected:", "if False:",
            "tests/unit/test_ledger.py"),
     Mutant("a batch may lose rows", "mlbatch/ledger.py",
            "if accounted != self.high - self.low:", "if False:", "tests/unit/test_ledger.py"),
     Mutant("the table is not compared with the ledger", "mlbatch/inference.py",
-           "if rows != totals.written or found != totals.checksum:", "if False:", INFER),
+           "if rows != totals.written or found != totals.checksum:", "if False:",
+           f"{INFER}::test_a_row_that_somebody_else_wrote_is_found"),
     Mutant("the watermark passes the frozen instant", "mlbatch/inference.py",
            "moved = advance(mark, run.new.watermark_high, run.highest_cursor)",
            "moved = advance(mark, run.highest_cursor or run.new.watermark_high,"
-           " run.highest_cursor)", f"{INFER} tests/unit/test_window.py"),
+           " run.highest_cursor)",
+           f"{INFER}::test_a_row_that_changes_all_the_time_is_still_scored"),
     Mutant("a sleeper takes another's epoch for its own", "mlbatch/inference.py",
-           "if found.epoch != run.epoch:", "if False:", RESUME),
+           "if found.epoch != run.epoch:", "if False:",
+           f"{RESUME}::test_a_sleeper_that_wakes_after_its_last_batch_leaves_the_end_to_the_other"),
     Mutant("a repair moves the watermark", "mlbatch/inference.py",
-           "if run.new.kind is not RunKind.REPAIR:", "if True:", "tests/flows/test_repair.py"),
+           "if run.new.kind is not RunKind.REPAIR:", "if True:",
+           "tests/flows/test_repair.py::test_a_repair_does_not_pass_over_what_it_did_not_read"),
     Mutant("the window leaves its first instant out", "mlbatch/query.py",
            "exp.GTE(this=_column(cursor)", "exp.GT(this=_column(cursor)",
            "tests/unit/test_query.py"),
     Mutant("a replaced part is read", "mlbatch/connectors/folder.py",
-           "if self.stat(uri).etag != etag:", "if False:", "tests/seams/test_storage.py"),
+           "if self.stat(uri).etag != etag:", "if False:", f"{STORAGE}::{REPLACED}"),
     Mutant("a replaced object is read", "mlbatch/connectors/s3.py",
            "**self._place(uri), IfMatch=etag, **more", "**self._place(uri), **more",
-           "tests/seams/test_storage.py"),
+           f"{STORAGE}::{REPLACED}"),
     Mutant("manifest and warehouse may differ", "mlbatch/unloading.py",
-           "if promised != unloaded.rows:", "if False:", "tests/unit/test_snapshot.py"),
+           "if promised != unloaded.rows:", "if False:", SNAPSHOT),
     Mutant("footers are believed", "mlbatch/unloading.py",
-           "if rows != entry.rows:", "if False:", "tests/unit/test_snapshot.py"),
+           "if rows != entry.rows:", "if False:", SNAPSHOT),
     Mutant("quarantined rows keep their prediction", "mlbatch/scoring.py",
-           "gone[list(faults)] = True", "pass", INFER),
+           "gone[list(faults)] = True", "pass",
+           f"{INFER}::test_a_row_that_turns_bad_loses_its_old_prediction"),
     Mutant("a done slot is done again", "mlbatch/planner.py",
            "    if request.slot is None:\n        return None\n    return next(",
            "    if True:\n        return None\n    return next(",
-           f"{INFER} tests/unit/test_planner.py"),
+           "tests/unit/test_planner.py"),
     Mutant("model files are believed", "mlbatch/connectors/skops_file.py",
-           "or _sha256(file) != registered", "", "tests/unit/test_learning.py"),
+           "or _sha256(file) != registered", "", "tests/unit/test_learning.py::test_85_a_changed_file_is_refused"),
     Mutant("reconcile removes any number of rows", "mlbatch/repair.py",
-           "if len(found.gone) > limit:", "if False:", "tests/flows/test_repair.py"),
+           "if len(found.gone) > limit:", "if False:",
+           "tests/flows/test_repair.py"
+           "::test_rows_that_vanished_lose_their_prediction_but_not_too_many"),
+    Mutant("the position moves after the rows, SQLite", SQLITE,
+           '            self._move(batch)\n            reach("after_move")\n'
+           "            self._connection.executemany(self._upsert, _tuples(batch.upserts))\n",
+           "            self._connection.executemany(self._upsert, _tuples(batch.upserts))\n"
+           "        with self._transaction():\n            self._move(batch)\n", ELSEWHERE),
+    Mutant("the position moves after the rows, MySQL", SESSION,
+           '            self._move(connection, batch)\n            reach("after_move")\n'
+           "            self._write(connection, batch)\n",
+           "            self._write(connection, batch)\n"
+           "        with self._transaction() as connection:\n"
+           "            self._move(connection, batch)\n", ELSEWHERE),
+    Mutant("a part's row is read without its lock", STATEMENTS,
+           "AND part_no = %s FOR UPDATE", "AND part_no = %s", LOST, LIVES),
+    Mutant("take-over fences runs but not their parts", STORE,
+           "        connection.execute(update(PART).where(PART.c.run_id.in_(ids))"
+           ".values(epoch=epoch))\n", "",
+           f"{RESUME}::test_a_sleeper_that_wakes_after_a_take_over_writes_nothing"),
+    Mutant("take-over fences one run only", STORE,
+           ".order_by(RUN.c.run_id)).all()", ".order_by(RUN.c.run_id)).all()[:1]", TAKE_OVER, LIVES),
+    Mutant("a run that is given up keeps its parts' epoch", STORE,
+           "    connection.execute(update(PART).where(PART.c.run_id == run.run_id)"
+           ".values(epoch=epoch))\n", "", f"{SINK} {INFER}"),
+    Mutant("a run is created without the lease", STORE,
+           "            _hold(connection, lease, new.run_id)\n", "", SINK),
+    Mutant("the watermark moves to the frozen instant, whatever was read", "mlbatch/window.py",
+           "reached = min(utc(frozen_high), utc(highest_cursor))", "reached = utc(frozen_high)",
+           "tests/unit/test_window.py"),
+    Mutant("the watermark goes back", "mlbatch/window.py",
+           "if current is not None and current.value >= reached:", "if False:",
+           "tests/unit/test_window.py"),
+    Mutant("the overlap is ignored", "mlbatch/window.py",
+           "since=self.value - overlap", "since=self.value", "tests/unit/test_window.py"),
+    Mutant("a delta always has an end", "mlbatch/planner.py",
+           "window(delta.overlap, until)", "window(delta.overlap, until or facts.now)",
+           "tests/unit/test_planner.py"),
+    Mutant("the sum of a run is not checked", "mlbatch/inference.py",
+           "totals = check_conservation(", "totals = Totals.of(", f"{INFER} tests/flows/test_checks.py", LIVES),
+    Mutant("checksums are not compared", "mlbatch/inference.py",
+           "if rows != totals.written or found != totals.checksum:",
+           "if rows != totals.written:",
+           f"{INFER}::test_a_row_that_somebody_else_wrote_is_found"),
+    Mutant("a manifest's total is believed", "mlbatch/snapshot.py",
+           "if promised is not None and promised != counted:", "if False:", SNAPSHOT),
+    Mutant("lengths are believed", "mlbatch/unloading.py",
+           "if stored.bytes != entry.bytes:", "if False:", SNAPSHOT),
+    Mutant("a repeated key is unloaded twice", "mlbatch/inference.py",
+           "newest_of=view.key if probe.duplicates else None", "newest_of=None",
+           f"{INFER}::test_100_101_the_newest_row_of_a_repeated_key_wins_and_it_is_said"),
+    Mutant("a repeated key in a batch is written twice", "mlbatch/judging.py",
+           "row not in winners for row", "False for row", "tests/unit/test_judging.py"),
+    Mutant("deleted rows keep their prediction", "mlbatch/scoring.py",
+           "gone = dead.copy()", "gone = np.zeros_like(dead)",
+           f"{INFER}::test_deleted_rows_lose_their_prediction"),
+    Mutant("rows are not written in the order of their keys", "mlbatch/scoring.py",
+           'return batch.sort_by([(name, "ascending") for name in key])', "return batch", f"{INFER} {SINK}", LIVES),
+    Mutant("a model's card is believed", "mlbatch/connectors/skops_file.py",
+           "if _sha256(path) != digest:", "if False:",
+           "tests/unit/test_learning.py::test_85_a_changed_file_is_refused"),
 )  # fmt: skip
 
 
 def main() -> int:
     """Try every mutant and print the table."""
-    print("| broken | noticed by | outcome |")
-    print("|---|---|---|")
-    survivors = 0
-    with tempfile.TemporaryDirectory() as place:
-        copy = Path(place) / "project"
-        copy.mkdir()
-        for name in COPIED:
-            source = ROOT / name
-            (shutil.copytree if source.is_dir() else shutil.copy)(source, copy / name)
-        for mutant in MUTANTS:
-            outcome = tried(mutant, copy)
-            survivors += outcome != "caught"
+    with tempfile.TemporaryDirectory() as place, ThreadPoolExecutor(COPIES) as pool:
+        copies: SimpleQueue[Path] = SimpleQueue()
+        for number in range(COPIES):
+            copies.put(copy_project(Path(place).resolve() / str(number)))
+        check_copy(Path(place).resolve() / "0")
+        print("| broken | noticed by | outcome |")
+        print("|---|---|---|")
+        outcomes = []
+        for mutant, outcome in zip(MUTANTS, pool.map(partial(tried, copies), MUTANTS), strict=True):
+            outcomes.append(outcome)
             tests = mutant.tests.replace("tests/", "")
             print(f"| {mutant.name} | `{tests}` | {outcome} |", flush=True)
-    print(f"\n{len(MUTANTS) - survivors} of {len(MUTANTS)} mutants are caught.")
-    return int(survivors > 0)
+    print(f"\n{outcomes.count('caught')} of {len(MUTANTS)} mutants are caught.")
+    wanted = [mutant.expected for mutant in MUTANTS]
+    if outcomes != wanted:
+        print(
+            "Not as expected: "
+            + ", ".join(
+                mutant.name
+                for mutant, outcome in zip(MUTANTS, outcomes, strict=True)
+                if outcome != mutant.expected
+            )
+        )
+    return int(outcomes != wanted)
 
 
-def tried(mutant: Mutant, copy: Path) -> str:
-    """Break the copy, run the tests, mend it."""
+def copy_project(copy: Path) -> Path:
+    """Copy everything that the tests need."""
+    copy.mkdir()
+    for name in COPIED:
+        source = ROOT / name
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, copy / name)
+    return copy
+
+
+def check_copy(copy: Path) -> None:
+    """The copy is what is imported, and its tests pass: else a failure would prove nothing."""
+    imported = "import mlbatch, toy; print(mlbatch.__file__, toy.__file__)"
+    told = python(copy, "-c", imported).stdout.split()
+    if len(told) != 2 or not all(Path(file).is_relative_to(copy) for file in told):
+        sys.exit(f"not the copy in {copy} is imported, but {told}")
+    wanted = sorted({test for mutant in MUTANTS for test in mutant.tests.split()})
+    done = pytest(copy, wanted)
+    if done.returncode or "skipped" in done.stdout:
+        sys.exit(f"the tests must all run and pass without a mutant:\n{done.stdout[-3000:]}")
+
+
+def tried(copies: SimpleQueue[Path], mutant: Mutant) -> str:
+    """Take a copy that is whole, break it, run the tests, mend it."""
+    copy = copies.get()
+    try:
+        return tried_in(copy, mutant)
+    finally:
+        copies.put(copy)
+
+
+def tried_in(copy: Path, mutant: Mutant) -> str:
+    """The outcome of ``mutant``, or what is wrong with its entry."""
     file = copy / mutant.file
     text = file.read_text(encoding="utf-8")
     if text.count(mutant.old) != 1:
         return f"its text occurs {text.count(mutant.old)} times"
-    file.write_text(text.replace(mutant.old, mutant.new), encoding="utf-8")
+    broken = text.replace(mutant.old, mutant.new)
+    compile(broken, mutant.file, "exec")
+    file.write_text(broken, encoding="utf-8")
     try:
-        command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
-        done = subprocess.run(
-            [*command, *mutant.tests.split()],
-            cwd=copy,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=300,
-        )
+        done = pytest(copy, mutant.tests.split())
     finally:
         file.write_text(text, encoding="utf-8")
     # 1: tests failed. Anything else is no verdict of theirs.
     return {0: "SURVIVED", 1: "caught"}.get(done.returncode, f"pytest ended with {done.returncode}")
+
+
+def pytest(copy: Path, tests: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run ``tests`` of the copy up to the first failure."""
+    return python(copy, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests)
+
+
+def python(copy: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run this interpreter in the copy, whose modules come before any that are installed."""
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=copy,
+        env={**os.environ, "PYTHONPATH": f"{copy}:{copy / 'tests'}"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
 
 
 if __name__ == "__main__":
