@@ -13,13 +13,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING
-from zoneinfo import ZoneInfo
 
 from mlbatch.checksum import checksum
 from mlbatch.engine import PartOutcome, PartTask
 from mlbatch.errors import (
     ConservationError,
-    Fenced,
     MlbatchError,
     ModelIncompatible,
     ModelTampered,
@@ -38,6 +36,7 @@ from mlbatch.ledger import (
     RunState,
     Totals,
     check_conservation,
+    taken_over,
 )
 from mlbatch.nurse import Nurse
 from mlbatch.planner import Facts, Plan, Repair, Request, check_slot, decide
@@ -180,8 +179,7 @@ def _latest(ledger: Ledger, run: Run) -> Run:
     """The run as it is now, if it is still ours: another's epoch must never pass for our own."""
     found = next(r for r in ledger.runs(run.new.output_table) if r.run_id == run.run_id)
     if found.epoch != run.epoch:
-        message = f"run {run.run_id} was taken over by another process"
-        raise Fenced(message, hint="nothing of it is lost; the other process finishes it")
+        raise taken_over(f"run {run.run_id}")
     return found
 
 
@@ -270,14 +268,14 @@ def _new_run(
 
 def _repairing(job: type[Job], repair: Repair, at: datetime) -> str:
     view = job.features.view
-    now = at.astimezone(ZoneInfo(view.zone)).replace(tzinfo=None)
-    marks = {name: now for name in (view.cursor, view.tombstone) if name is not None}
+    marks = {name: at for name in (view.cursor, view.tombstone) if name is not None}
     return view.query.of_keys(
         repair.keys,
         key=view.key,
         columns=required_columns(job),
         gone=repair.gone,
         marks=marks,
+        zone=view.zone,
         newest_by=view.cursor,
     )
 

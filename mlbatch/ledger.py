@@ -18,7 +18,7 @@ from enum import StrEnum
 
 import pyarrow as pa
 
-from mlbatch.errors import ConservationError, MlbatchError
+from mlbatch.errors import ConservationError, Fenced, MlbatchError
 
 
 class RunKind(StrEnum):
@@ -258,3 +258,9 @@ def check_conservation(parts: tuple[PartState, ...]) -> Totals:
             )
             raise ConservationError(message, hint="this is a defect of mlbatch; keep the ledger")
     return Totals.of(parts)
+
+
+def taken_over(what: str) -> Fenced:
+    """The error of whoever finds that ``what`` carries an epoch which is not its own."""
+    message = f"{what} was taken over by another process"
+    return Fenced(message, hint="nothing of it is lost; the other process finishes it")

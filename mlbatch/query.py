@@ -118,11 +118,13 @@ class FeatureQuery:
         columns: Sequence[str],
         gone: Sequence[tuple[object, ...]] = (),
         marks: Mapping[str, datetime] | None = None,
+        zone: str = "UTC",
         newest_by: str | None = None,
     ) -> str:
         """The SELECT of the rows with these ``keys``, and a tombstone for each of ``gone``.
 
-        ``marks`` gives the cursor and tombstone columns of those tombstones their value.
+        ``marks`` gives the cursor and tombstone columns of those tombstones their instant, which
+        is written in ``zone``.
         """
         source = self._source(Window(), "UTC", None)
         chosen = exp.select(*[_column(name) for name in columns]).from_(source)
@@ -131,7 +133,8 @@ class FeatureQuery:
             chosen = _newest(chosen, key, newest_by)
         if not gone:
             return render(chosen)
-        tombstones = [_tombstone(values, key, columns, marks or {}) for values in gone]
+        known = {name: _in_zone(at, zone) for name, at in (marks or {}).items()}
+        tombstones = [_tombstone(values, key, columns, known) for values in gone]
         return "\nUNION ALL\n".join(render(branch) for branch in (chosen, *tombstones))
 
     def probe(

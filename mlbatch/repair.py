@@ -10,14 +10,14 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
+from mlbatch.batches import allowing_null, read_part
 from mlbatch.errors import GateRefused, UsageError
 from mlbatch.inference import Inference, infer
 from mlbatch.job import Job
 from mlbatch.ledger import RunState
 from mlbatch.planner import Repair, Request
-from mlbatch.reconciliation import Differences, Keys, compare
+from mlbatch.reconciliation import Differences, compare
 from mlbatch.scoring import cursor_in_utc
 from mlbatch.snapshot import Snapshot
 from mlbatch.tools import Tools
@@ -26,6 +26,7 @@ from mlbatch.window import Window
 
 MAX_KEYS = 2_000
 """More rows than this are not named one by one: the query would not fit a statement."""
+READ_ROWS = 50_000
 DELETE_SHARE = 0.01
 """A source that lost more of its rows at once was probably lost itself."""
 
@@ -91,28 +92,20 @@ def _source(job: type[Job], tools: Tools) -> pa.Table:
     )
     prefix = f"{tools.storage.prefix}mlbatch/{job.name}/_reconcile/{tools.new_id()}/"
     snapshot = take_snapshot(tools.warehouse, tools.storage, select, prefix)
-    rows = _read(snapshot, tools, job, columns)
+    schema = allowing_null(pa.schema([view.column(name).field for name in columns]))
+    rows = _read(snapshot, tools, schema)
     if view.tombstone:
         rows = rows.filter(pc.is_null(rows[view.tombstone]))
     at = cursor_in_utc(rows[str(view.cursor)].combine_chunks(), view.zone)
     return rows.select(list(view.key)).append_column("source_at", at)
 
 
-def _read(snapshot: Snapshot, tools: Tools, job: type[Job], columns: list[str]) -> pa.Table:
-    schema = job.output.table.schema
-    tables = []
+def _read(snapshot: Snapshot, tools: Tools, schema: pa.Schema) -> pa.Table:
+    batches: list[pa.RecordBatch] = []
     for part in snapshot.parts:
         with tools.storage.open(part.uri, etag=part.etag) as file:
-            tables.append(pq.ParquetFile(file).read(columns))
-    keys = {name: schema.field(name).type for name in job.features.view.key}
-    if not tables:
-        instants = {name: pa.timestamp("us") for name in columns if name not in keys}
-        return pa.schema(list((keys | instants).items())).empty_table()
-    joined = pa.concat_tables(tables)
-    for name, kind in keys.items():
-        place = joined.schema.get_field_index(name)
-        joined = joined.set_column(place, name, joined[name].cast(kind))
-    return joined
+            batches += read_part(file, part, schema, batch_rows=READ_ROWS)
+    return pa.Table.from_batches(batches, schema)
 
 
 def _check_deletes(job: type[Job], found: Differences, limit: int) -> None:
@@ -152,6 +145,3 @@ def _parsed(text: str, job: type[Job]) -> tuple[object, ...] | None:
         int(part) if pa.types.is_integer(kind) else part
         for part, kind in zip(parts, types, strict=True)
     )
-
-
-__all__ = ["Differences", "Keys", "Reconciled", "reconcile", "retry"]

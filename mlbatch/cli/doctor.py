@@ -14,14 +14,15 @@ from mlbatch.errors import ExitCode
 def doctor_command(profile: str | None) -> int:
     """Check versions, connections and rights of the profile one by one, with what to do."""
     session = Session.open(profile)
-    worst = ExitCode.DONE
+    codes = []
     for finding in examine(session.tools(), list(session.project.jobs.values())):
         click.echo(f"{'ok' if finding.is_well else 'NO':<3} {finding.name:<24} {finding.detail}")
         if finding.hint:
             click.echo(f"{'':<29}hint: {finding.hint}")
-        worst = worst if finding.is_well or worst is not ExitCode.DONE else finding.exit_code
+        codes.append(finding.exit_code)
     for name, fault in session.project.faults.items():
         click.echo(f"NO  job {name:<20} {fault}")
-        worst = worst if worst is not ExitCode.DONE else ExitCode.USAGE
-    click.echo("\nAll is well." if worst is ExitCode.DONE else "\nMend what says NO, top first.")
-    return worst
+        codes.append(fault.exit_code)
+    first = next((code for code in codes if code is not ExitCode.DONE), ExitCode.DONE)
+    click.echo("\nAll is well." if first is ExitCode.DONE else "\nMend what says NO, top first.")
+    return first

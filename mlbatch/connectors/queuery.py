@@ -24,6 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import stamina
 
+from mlbatch.connectors.polling import growing
 from mlbatch.errors import (
     MlbatchError,
     RunFailed,
@@ -123,7 +124,7 @@ class QueueryWarehouse:
 
     def _waited(self, client: httpx.Client, query: int) -> dict[str, Any]:
         deadline, unknown = time.monotonic() + self.query_seconds, 0
-        for seconds in _growing():
+        for seconds in growing(POLL_SECONDS):
             self.sleep(seconds)
             answer = self._look(client, query)
             status = answer.get("status")
@@ -284,12 +285,6 @@ def _unzipped(chunks: Iterator[bytes]) -> str:
 
 def _files(answer: dict[str, Any]) -> int:
     return len(answer.get("data_file_urls") or ())
-
-
-def _growing() -> Iterator[float]:
-    yield from POLL_SECONDS
-    while True:
-        yield POLL_SECONDS[-1]
 
 
 def _worth_retrying(error: Exception) -> bool:

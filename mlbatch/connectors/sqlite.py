@@ -20,13 +20,18 @@ import pyarrow as pa
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError
 
-from mlbatch.connectors.database.ledger_store import LedgerStore, part_state
+from mlbatch.connectors.database.ledger_store import LedgerStore
 from mlbatch.connectors.database.migration import migrate
+from mlbatch.connectors.database.part_rows import (
+    move_values,
+    part_state,
+    quarantine_values,
+)
 from mlbatch.connectors.database.rows import to_arrow
 from mlbatch.connectors.database.tables import METADATA, storable
 from mlbatch.errors import Fenced, MlbatchError, RunFailed, TemporaryError
 from mlbatch.failpoint import reach
-from mlbatch.ledger import BatchCommit, PartState, QuarantinedRow, Run
+from mlbatch.ledger import BatchCommit, PartState, Run, taken_over
 from mlbatch.sql import quote_identifier
 from mlbatch.table import OutputTable
 
@@ -190,7 +195,7 @@ class SqlitePartSession:
             self._connection.executemany(self._upsert, _tuples(batch.upserts))
             reach("after_rows")
             self._connection.executemany(self._delete, _tuples(batch.deletes))
-            self._connection.executemany(_QUARANTINE, self._quarantined(batch))
+            self._connection.executemany(_QUARANTINE, quarantine_values(self._run, batch))
             reach("before_commit")
         reach("after_commit")
 
@@ -205,35 +210,12 @@ class SqlitePartSession:
         self._connection.execute("COMMIT")
 
     def _move(self, batch: BatchCommit) -> None:
-        moved = self._connection.execute(
-            _MOVE,
-            {
-                "high": batch.high,
-                "written": batch.upserts.num_rows,
-                "deleted": batch.deleted,
-                "quarantined": len(batch.quarantined),
-                "filtered": batch.filtered,
-                "checksum": batch.checksum,
-                "run_id": self._run.run_id,
-                "part_no": batch.part_number,
-                "epoch": self._run.epoch,
-                "low": batch.low,
-            },
-        )
+        moved = self._connection.execute(_MOVE, move_values(self._run, batch))
         if moved.rowcount != 1:
             raise self._fenced(batch.part_number)
 
-    def _quarantined(self, batch: BatchCommit) -> Iterator[tuple[object, ...]]:
-        for row in batch.quarantined:
-            yield (self._run.run_id, batch.part_number, *_columns(row))
-
     def _fenced(self, part_number: int) -> Fenced:
-        message = f"part {part_number} of run {self._run.run_id} was taken over by another process"
-        return Fenced(message, hint="nothing of it is lost; the other process finishes it")
-
-
-def _columns(row: QuarantinedRow) -> tuple[object, ...]:
-    return (row.row_offset, row.key[:255], row.reason, row.detail[:255])
+        return taken_over(f"part {part_number} of run {self._run.run_id}")
 
 
 # The checksum wraps by hand: SQLite turns an integer overflow into an inexact REAL.

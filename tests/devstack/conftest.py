@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import secrets
 
 import boto3
@@ -21,23 +20,10 @@ NEVER_ENDS = (
 )
 
 
-@pytest.fixture(scope="session")
-def s3_endpoint():
-    """One S3 server for the test process."""
-    from moto.server import ThreadedMotoServer
-
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
 @pytest.fixture
-def store(s3_endpoint):
+def store(s3_access):
     """The object store of the engine, with a bucket of its own."""
-    made = S3Objects(s3_endpoint, "us-east-1", "test", "test")
+    made = S3Objects(s3_access.endpoint, s3_access.region, "test", "test")
     made.bucket = f"t{secrets.token_hex(6)}"
     made.client().create_bucket(Bucket=made.bucket)
     return made

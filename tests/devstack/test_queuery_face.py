@@ -160,11 +160,11 @@ def test_stopping_ends_what_runs(client, queuery, never_ends):
     assert queuery._queries[number].status == "failed"
 
 
-def test_one_process_serves_all_faces(tmp_path, s3_endpoint, store):
+def test_one_process_serves_all_faces(tmp_path, s3_access, store):
     config = tmp_path / "config.json"
     config.write_text(json.dumps({
         "database": str(tmp_path / "dev.duckdb"),
-        "store": {"endpoint": s3_endpoint, "access_key": "test", "secret_key": "test"},
+        "store": {"endpoint": s3_access.endpoint, "access_key": "test", "secret_key": "test"},
         "data_api": {}, "queuery": {"tokens": {"t": "s"}, "bucket": store.bucket},
         "faults": [{"kind": "error", "pattern": "orders"}],
     }))  # fmt: skip

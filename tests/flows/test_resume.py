@@ -24,7 +24,7 @@ from mlbatch.planner import Request
 TESTS = Path(__file__).parents[1]
 
 RUN_SLOWLY = """
-import sys, time
+import importlib, sys, time
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 from toy.harness import ToyHarness
@@ -34,20 +34,27 @@ commit = SqlitePartSession.commit
 def slowly(self, batch):
     commit(self, batch)
     print("committed", flush=True)
-    time.sleep(0.2)
+    time.sleep({seconds})
 SqlitePartSession.commit = slowly
 harness = ToyHarness(Toy, Path({folder!r}), part_rows=10)
 from toy.model import Obedient
 harness._predictor = Obedient()
-harness.infer()
+cli_main = importlib.import_module("mlbatch.cli.main")
+cli_main.cli = type("Cli", (), {{"main": staticmethod(lambda **_: harness.infer())}})
+cli_main.main()
 """
+
+
+def slow_run(folder, seconds):
+    """A run in a process of its own, which tells each commit and then waits."""
+    code = RUN_SLOWLY.format(tests=str(TESTS), folder=str(folder), seconds=seconds)
+    pipe = subprocess.PIPE
+    return subprocess.Popen([sys.executable, "-c", code], stdout=pipe, stderr=pipe, text=True)
 
 
 def run_until_commits(folder, commits):
     """Start a run in a process of its own and kill -9 it after some commits."""
-    code = RUN_SLOWLY.format(tests=str(TESTS), folder=str(folder))
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    with process:
+    with slow_run(folder, 0.2) as process:
         for _ in range(commits):
             assert process.stdout.readline() == "committed\n"
         process.kill()
@@ -256,35 +263,9 @@ while time.time() < deadline:
 """
 
 
-TERMINATE = """
-import importlib, sys, time
-from pathlib import Path
-sys.path.insert(0, {tests!r})
-from toy.harness import ToyHarness
-from toy.job import Toy
-from toy.model import Obedient
-from mlbatch.connectors.sqlite import SqlitePartSession
-commit = SqlitePartSession.commit
-def slowly(self, batch):
-    commit(self, batch)
-    print("committed", flush=True)
-    time.sleep(5)
-SqlitePartSession.commit = slowly
-harness = ToyHarness(Toy, Path({folder!r}), part_rows=10)
-harness._predictor = Obedient()
-cli_main = importlib.import_module("mlbatch.cli.main")
-cli_main.cli = type("Cli", (), {{"main": staticmethod(lambda **_: harness.infer())}})
-cli_main.main()
-"""
-
-
 def test_a_terminated_run_gives_its_lease_back_and_says_so(harness, tmp_path):
     harness.notes(notes(45))
-    code = TERMINATE.format(tests=str(TESTS), folder=str(tmp_path))
-    process = subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    with process:
+    with slow_run(tmp_path, 5) as process:
         assert process.stdout.readline() == "committed\n"
         process.terminate()
         _, told = process.communicate(timeout=20)

@@ -26,7 +26,7 @@ from mlbatch.connectors.password import FixedPassword
 from mlbatch.connectors.sqlite import SqliteSink
 from mlbatch.devstack.mariadb import MariaDb, private_mariadb
 from proof.proxy import Proxy
-from proof.world import AGAIN, DONE, WitnessedSink, World, hasten, through, wait_until
+from proof.world import AGAIN, DONE, WitnessedSink, World, hasten, wait_until
 
 ATTEMPTS = 60
 PATIENCE_SECONDS = 60
@@ -156,7 +156,7 @@ def _bury(child: int, tally: Tally) -> None:
 def cut_one_round(world: World, tally: Tally, proxy: Proxy, *, full: bool) -> None:
     """Let the run come through a network that loses commits and their replies."""
     assert isinstance(world.sink, WitnessedSink)
-    behind = replace(world.sink, address=through(world.sink.address, proxy.port))
+    behind = replace(world.sink, address=replace(world.sink.address, port=proxy.port))
     for _ in range(ATTEMPTS):
         child = start(world, behind, full=full)
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

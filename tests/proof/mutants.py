@@ -72,7 +72,7 @@ MUTANTS = (
            f"{MYSQL}::test_a_value_that_would_be_rounded_is_refused_by_either_way"),
     Mutant("a lost connection ends the run", SESSION,
            "if is_passing(error):", "if False:", LOST),
-    Mutant("rows are loaded although a trigger is there", "mlbatch/connectors/mysql/sink.py",
+    Mutant("rows are loaded although a trigger is there", SESSION,
            "and not triggers", "",
            f"{MYSQL}::test_the_way_follows_server_settings_and_table"),
     Mutant("keys are padded", "mlbatch/connectors/database/tables.py",

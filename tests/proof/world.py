@@ -8,7 +8,7 @@ import sqlite3
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
@@ -20,14 +20,17 @@ from toy.model import Obedient
 from mlbatch import inference, scoring
 from mlbatch.connectors.database import ledger_store
 from mlbatch.connectors.mysql import address as mysql_address
-from mlbatch.connectors.mysql.address import MysqlAddress, connect
+from mlbatch.connectors.mysql.address import connect
+from mlbatch.connectors.mysql.session import MysqlPartSession
 from mlbatch.connectors.mysql.sink import MysqlSink
 from mlbatch.connectors.mysql.statements import Way
 from mlbatch.connectors.sqlite import SqliteSink
 from mlbatch.engine import PartOutcome, PartTask
 from mlbatch.errors import Busy, Fenced, MlbatchError, TemporaryError
 from mlbatch.inference import infer
+from mlbatch.ledger import Run
 from mlbatch.planner import Request
+from mlbatch.table import OutputTable
 
 BATCH_ROWS = 10
 PART_ROWS = 60
@@ -42,8 +45,14 @@ class WitnessedSink(MysqlSink):
 
     chosen: Way = Way.LOAD
 
-    def way(self, table: object) -> Way:
-        return self.chosen
+    @contextmanager
+    def session(self, table: OutputTable, run: Run) -> Iterator[MysqlPartSession]:
+        """A session that does not ask which way to take."""
+        session = MysqlPartSession(self.address, table, run, self.chosen)
+        try:
+            yield session
+        finally:
+            session.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,11 +212,6 @@ WITNESS_SQLITE = (
     "CREATE TRIGGER seen_update AFTER UPDATE ON mood BEGIN"
     " INSERT INTO witness (note_id, run_no) VALUES (NEW.note_id, NEW.run_no); END",
 )
-
-
-def through(address: MysqlAddress, port: int) -> MysqlAddress:
-    """The same server behind a proxy."""
-    return replace(address, port=port)
 
 
 def wait_until(what: Callable[[], bool], seconds: float) -> bool:

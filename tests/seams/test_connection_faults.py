@@ -14,7 +14,7 @@ import httpx
 import pymysql
 import pytest
 from fault_proxy import BLACK_HOLE, PASS, RESET, FaultProxy, Rule
-from test_sink import ME, TABLE, commit, ids, new_run, rows, snapshot
+from test_sink import TABLE, begin, commit, ids, rows
 
 from mlbatch.connectors import aws, queuery, s3
 from mlbatch.connectors.aws import AwsAccess
@@ -144,9 +144,7 @@ def sink(writer):
 
 @pytest.fixture
 def run(sink):
-    ledger = sink.ledger()
-    lease = ledger.acquire("mood", "toy", ME, 11)
-    return ledger.adopt(ledger.attempt(ledger.create(lease, new_run()), "a1"), snapshot(rows=1_000))
+    return begin(sink, rows=1_000)[0]
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pymysql
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_sink import ME, NOON, TABLE, commit, ids, new_run, rows, snapshot
+from test_sink import ME, NOON, TABLE, begin, commit, ids, new_run, rows, snapshot
 
 from mlbatch.connectors.mysql.address import (
     LoadingConnection,
@@ -26,7 +26,6 @@ from mlbatch.connectors.mysql.statements import Way, delete, load, upsert
 from mlbatch.connectors.mysql.text import load_text, value_lists
 from mlbatch.connectors.password import FixedPassword
 from mlbatch.errors import Fenced, RunFailed, SettingsError, TemporaryError
-from mlbatch.ledger import RunState
 
 TEXTS = pa.schema([("k", pa.int64()), ("t", pa.string()), ("f", pa.float64()), ("d", pa.date32())])
 
@@ -41,10 +40,7 @@ def sink(mysql_address):
 
 @pytest.fixture
 def run(sink):
-    ledger = sink.ledger()
-    lease = ledger.acquire("mood", "toy", ME, 11)
-    run = ledger.attempt(ledger.create(lease, new_run()), "a1")
-    return ledger.advance(ledger.adopt(run, snapshot(rows=1_000)), RunState.WRITING)
+    return begin(sink, rows=1_000)[0]
 
 
 def execute(address, statement):

@@ -7,7 +7,7 @@ from contextlib import closing
 from dataclasses import replace
 
 import pytest
-from test_sink import ME, TABLE, commit, ids, new_run, rows, snapshot
+from test_sink import TABLE, begin, commit, ids, rows
 
 from mlbatch.connectors.mysql.address import MysqlAddress, connect
 from mlbatch.connectors.mysql.session import MysqlPartSession
@@ -17,7 +17,6 @@ from mlbatch.connectors.password import FixedPassword
 from mlbatch.devstack.certificates import make_certificates
 from mlbatch.devstack.mariadb import find_program, private_mariadb
 from mlbatch.errors import ExitCode, SettingsError, TemporaryError, UsageError
-from mlbatch.ledger import RunState
 
 
 @pytest.fixture
@@ -52,10 +51,7 @@ def admin(server, statement):
 @pytest.fixture
 def writing(server):
     sink = MysqlSink(address(server))
-    ledger = sink.ledger()
-    sink.prepare(TABLE)
-    run = ledger.attempt(ledger.create(ledger.acquire("mood", "toy", ME, 11), new_run()), "a")
-    run = ledger.advance(ledger.adopt(run, snapshot()), RunState.WRITING)
+    run, _, _ = begin(sink)
     session = MysqlPartSession(sink.address, TABLE, run, Way.LOAD)
     yield sink, session
     session.close()

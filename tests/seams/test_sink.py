@@ -75,14 +75,20 @@ def sink(empty_sink):
     return empty_sink
 
 
-@pytest.fixture
-def writing(sink):
-    """A run in WRITING with one part of four rows, its ledger and its lease."""
+def begin(sink, rows=4):
+    """Make the tables; a run in WRITING with one part of so many rows, its ledger and its lease."""
     ledger = sink.ledger()
+    sink.prepare(TABLE)
     lease = ledger.acquire("mood", "toy", ME, 11)
     run = ledger.attempt(ledger.create(lease, new_run()), "a1")
-    run = ledger.advance(ledger.adopt(run, snapshot()), RunState.WRITING)
+    run = ledger.advance(ledger.adopt(run, snapshot(rows=rows)), RunState.WRITING)
     return run, ledger, lease
+
+
+@pytest.fixture
+def writing(sink):
+    """A run with one part of four rows, its ledger and its lease."""
+    return begin(sink)
 
 
 def ids(sink, **of):

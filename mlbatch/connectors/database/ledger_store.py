@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from sqlalchemy import func, insert, select, update
 
 from mlbatch.connectors.database.liveness import is_surely_dead
+from mlbatch.connectors.database.part_rows import part_state
 from mlbatch.connectors.database.tables import ACTIVE, LEASE, PART, QUARANTINE, RUN, WATERMARK
 from mlbatch.errors import Busy, Fenced, UsageError
 from mlbatch.failpoint import reach
@@ -27,6 +28,7 @@ from mlbatch.ledger import (
     RunKind,
     RunState,
     check_transition,
+    taken_over,
 )
 from mlbatch.window import Watermark
 
@@ -272,12 +274,6 @@ class LedgerStore:
 _COUNTERS = ("done", "written", "deleted", "quarantined", "filtered", "checksum")
 
 
-def part_state(row: Mapping[str, Any] | RowMapping) -> PartState:
-    """A part row as a value."""
-    names = {field.name: field.name for field in fields(PartState)} | {"number": "part_no"}
-    return PartState(**{name: row[column] for name, column in names.items()})
-
-
 def _new_values(new: NewRun) -> dict[str, object]:
     values = asdict(new)
     pin = values.pop("model")
@@ -311,8 +307,7 @@ def _update(connection: Connection, run: Run, values: Mapping[str, object]) -> N
         .values(**values)
     )
     if changed.rowcount != 1:
-        message = f"run {run.run_id} was taken over by another process"
-        raise Fenced(message, hint="nothing of it is lost; the other process finishes it")
+        raise taken_over(f"run {run.run_id}")
 
 
 def _leave(connection: Connection, run: Run, values: Mapping[str, object], epoch: int) -> None:

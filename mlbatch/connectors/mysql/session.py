@@ -14,15 +14,24 @@ from typing import Any, TypeVar
 import pymysql
 import stamina
 
-from mlbatch.connectors.database.ledger_store import part_state
+from mlbatch.connectors.database.part_rows import (
+    move_values,
+    part_state,
+    quarantine_values,
+)
 from mlbatch.connectors.mysql import statements
-from mlbatch.connectors.mysql.address import LoadingConnection, MysqlAddress, connect_to_writer
+from mlbatch.connectors.mysql.address import (
+    LoadingConnection,
+    MysqlAddress,
+    connect_to_writer,
+    scalar,
+)
 from mlbatch.connectors.mysql.faults import is_passing, translate
 from mlbatch.connectors.mysql.statements import Way
 from mlbatch.connectors.mysql.text import load_text, value_lists
 from mlbatch.errors import Fenced, MlbatchError, RunFailed, TemporaryError
 from mlbatch.failpoint import reach
-from mlbatch.ledger import BatchCommit, PartState, QuarantinedRow, Run
+from mlbatch.ledger import BatchCommit, PartState, Run, taken_over
 from mlbatch.table import OutputTable
 
 REDO_SECONDS = 90.0
@@ -44,12 +53,14 @@ class MysqlPartSession:
         address: MysqlAddress,
         table: OutputTable,
         run: Run,
-        way: Way,
+        way: Way | None = None,
         *,
         open_connection: Callable[[MysqlAddress], LoadingConnection] = connect_to_writer,
     ) -> None:
-        """Nothing is opened yet."""
-        self._address, self._table, self._run, self._way = address, table, run, way
+        """Nothing is opened yet; without ``way``, each connection is asked which one it allows."""
+        self._address, self._table, self._run = address, table, run
+        self._given = way
+        self._way = way or Way.ROWS
         self._open = open_connection
         self._connection: LoadingConnection | None = None
 
@@ -91,13 +102,10 @@ class MysqlPartSession:
             if is_passing(error):
                 raise _AgainError from error
             raise translate(error, self._address) from error
-        except TemporaryError as error:
+        except MlbatchError as error:
             self.close()
-            if isinstance(error, Fenced):
-                raise
-            raise _AgainError from error
-        except MlbatchError:
-            self.close()
+            if isinstance(error, TemporaryError) and not isinstance(error, Fenced):
+                raise _AgainError from error
             raise
 
     def _read_position(self, part_number: int) -> PartState:
@@ -135,23 +143,13 @@ class MysqlPartSession:
     def _connected(self) -> LoadingConnection:
         if self._connection is None:
             self._connection = self._open(self._address)
+            if self._given is None:
+                self._way = way_into(self._connection, self._address, self._table)
         return self._connection
 
     def _move(self, connection: LoadingConnection, batch: BatchCommit) -> None:
-        values = {
-            "high": batch.high,
-            "written": batch.upserts.num_rows,
-            "deleted": batch.deleted,
-            "quarantined": len(batch.quarantined),
-            "filtered": batch.filtered,
-            "checksum": batch.checksum,
-            "run_id": self._run.run_id,
-            "part_no": batch.part_number,
-            "epoch": self._run.epoch,
-            "low": batch.low,
-        }
         with closing(connection.cursor()) as cursor:
-            if cursor.execute(statements.MOVE, values) != 1:
+            if cursor.execute(statements.MOVE, move_values(self._run, batch)) != 1:
                 raise self._fenced(batch.part_number)
 
     def _write(self, connection: LoadingConnection, batch: BatchCommit) -> None:
@@ -169,11 +167,8 @@ class MysqlPartSession:
             for values in value_lists(batch.deletes):
                 connection.query(statements.delete(self._table, values))
         if batch.quarantined:
-            rows = [
-                (self._run.run_id, batch.part_number, *_columns(row)) for row in batch.quarantined
-            ]
             with closing(connection.cursor()) as cursor:
-                cursor.executemany(statements.QUARANTINE, rows)
+                cursor.executemany(statements.QUARANTINE, list(quarantine_values(self._run, batch)))
 
     def _run_strictly(self, connection: LoadingConnection, statement: str) -> None:
         """LOAD DATA LOCAL turns bad values into warnings; here every warning is an error."""
@@ -189,9 +184,16 @@ class MysqlPartSession:
             raise RunFailed(message, hint="nothing of the open batch was written")
 
     def _fenced(self, part_number: int) -> Fenced:
-        message = f"part {part_number} of run {self._run.run_id} was taken over by another process"
-        return Fenced(message, hint="nothing of it is lost; the other process finishes it")
+        return taken_over(f"part {part_number} of run {self._run.run_id}")
 
 
-def _columns(row: QuarantinedRow) -> tuple[object, ...]:
-    return (row.row_offset, row.key[:255], row.reason, row.detail[:255])
+def way_into(connection: LoadingConnection, address: MysqlAddress, table: OutputTable) -> Way:
+    """How rows travel into ``table``, as server, settings and the table itself allow."""
+    if not address.local_infile or not scalar(connection, "SELECT @@local_infile"):
+        return Way.ROWS
+    with closing(connection.cursor()) as cursor:
+        cursor.execute(statements.COLUMNS, (table.name,))
+        found = {row[0] for row in cursor.fetchall()}
+    triggers = scalar(connection, statements.TRIGGERS, table.name)
+    is_ours_alone = found == set(table.schema.names) and not triggers
+    return Way.LOAD if is_ours_alone else Way.ROWS

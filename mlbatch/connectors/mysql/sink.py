@@ -27,7 +27,7 @@ from mlbatch.connectors.mysql.address import (
     scalar,
 )
 from mlbatch.connectors.mysql.faults import translated
-from mlbatch.connectors.mysql.session import MysqlPartSession
+from mlbatch.connectors.mysql.session import MysqlPartSession, way_into
 from mlbatch.connectors.mysql.statements import Way
 from mlbatch.ledger import Run
 from mlbatch.table import OutputTable
@@ -61,14 +61,7 @@ class MysqlSink:
     def way(self, table: OutputTable) -> Way:
         """How rows will be written, as server and settings allow."""
         with translated(self.address), closing(connect_to_writer(self.address)) as connection:
-            if not self.address.local_infile or not scalar(connection, "SELECT @@local_infile"):
-                return Way.ROWS
-            with closing(connection.cursor()) as cursor:
-                cursor.execute(statements.COLUMNS, (table.name,))
-                found = {row[0] for row in cursor.fetchall()}
-            triggers = scalar(connection, statements.TRIGGERS, table.name)
-        is_ours_alone = found == set(table.schema.names) and not triggers
-        return Way.LOAD if is_ours_alone else Way.ROWS
+            return way_into(connection, self.address, table)
 
     def ledger(self) -> LedgerStore:
         """See `mlbatch.sink.Sink.ledger`."""
@@ -80,7 +73,7 @@ class MysqlSink:
     @contextmanager
     def session(self, table: OutputTable, run: Run) -> Iterator[MysqlPartSession]:
         """See `mlbatch.sink.Sink.session`."""
-        session = MysqlPartSession(self.address, table, run, self.way(table))
+        session = MysqlPartSession(self.address, table, run)
         try:
             yield session
         finally:

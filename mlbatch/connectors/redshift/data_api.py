@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date, datetime
@@ -14,8 +14,14 @@ from typing import Any
 import pyarrow as pa
 
 from mlbatch.connectors.aws import AwsAccess, aws_errors
-from mlbatch.connectors.redshift.transport import ARROW, refused, sqlstate_in
-from mlbatch.errors import MlbatchError, RunFailed
+from mlbatch.connectors.polling import growing
+from mlbatch.connectors.redshift.transport import (
+    ARROW,
+    out_of_time,
+    refused,
+    session_settings,
+    sqlstate_in,
+)
 
 POLL_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 """Growing waits between questions; the last one repeats."""
@@ -41,7 +47,7 @@ class DataApi:
 
     def run(self, statements: Sequence[str]) -> pa.Table | None:
         """See `Transport.run`."""
-        whole = [*self._settings(), *statements]
+        whole = [*session_settings(self.statement_seconds, self.query_group), *statements]
         with aws_errors(str(self)):
             client = self.access.client("redshift-data")
             # botocore repeats a request whose answer is lost; the token makes that harmless.
@@ -63,15 +69,10 @@ class DataApi:
         }
         return {name: value for name, value in named.items() if value is not None}
 
-    def _settings(self) -> Iterator[str]:
-        yield f"SET statement_timeout TO {self.statement_seconds * 1000}"
-        if self.query_group:
-            yield f"SET query_group TO '{self.query_group}'"
-
     def _wait(self, client: Any, statement_id: str) -> dict[str, Any]:  # noqa: ANN401
         deadline = time.monotonic() + self.statement_seconds
         try:
-            for seconds in _growing():
+            for seconds in growing(POLL_SECONDS):
                 asked: dict[str, Any] = client.describe_statement(Id=statement_id)
                 if asked["Status"] in _DONE:
                     return asked
@@ -86,22 +87,14 @@ class DataApi:
 
     def _check_time(self, deadline: float) -> None:
         if time.monotonic() > deadline:
-            message = f"{self}: no end after {self.statement_seconds} s; cancelled"
-            raise RunFailed(message, hint="raise warehouse.statement_seconds")
+            raise out_of_time(str(self), self.statement_seconds)
 
     def _check(self, ended: dict[str, Any]) -> None:
         if ended["Status"] == "FINISHED":
             return
         said = str(ended.get("Error") or f"the statement was {ended['Status'].lower()}")
         state = "57014" if ended["Status"] == "ABORTED" else sqlstate_in(said)
-        error: MlbatchError = refused(state, said.removeprefix("ERROR: "), str(self))
-        raise error
-
-
-def _growing() -> Iterator[float]:
-    yield from POLL_SECONDS
-    while True:
-        yield POLL_SECONDS[-1]
+        raise refused(state, said.removeprefix("ERROR: "), str(self))
 
 
 def _table(client: Any, statement_id: str) -> pa.Table:  # noqa: ANN401

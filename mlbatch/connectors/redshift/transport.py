@@ -32,6 +32,18 @@ class Transport(Protocol):
         ...
 
 
+def session_settings(statement_seconds: int, query_group: str | None) -> list[str]:
+    """What is set before the statements of a `Transport.run`."""
+    settings = [f"SET statement_timeout TO {statement_seconds * 1000}"]
+    return settings + ([f"SET query_group TO '{query_group}'"] if query_group else [])
+
+
+def out_of_time(where: str, statement_seconds: int) -> RunFailed:
+    """The error of a transport that waited as long as it may."""
+    message = f"{where}: no end after {statement_seconds} s; cancelled"
+    return RunFailed(message, hint="raise warehouse.statement_seconds")
+
+
 _WRONG_QUERY = frozenset({"42P01", "42703", "42601", "42883", "42804", "42P10", "0A000"})
 _NO_RIGHT = frozenset({"28000", "28P01", "42501", "3D000"})
 _PASSING = frozenset({"57P01", "57P02", "57P03", "53300", "08000", "08003", "08006", "40001"})

@@ -17,8 +17,8 @@ import pyarrow as pa
 import redshift_connector
 
 from mlbatch.connectors.password import Password
-from mlbatch.connectors.redshift.transport import ARROW, refused
-from mlbatch.errors import MlbatchError, RunFailed, SettingsError, TemporaryError
+from mlbatch.connectors.redshift.transport import ARROW, out_of_time, refused, session_settings
+from mlbatch.errors import MlbatchError, SettingsError, TemporaryError
 
 CONNECT_SECONDS = 15
 SLACK_SECONDS = 30
@@ -59,17 +59,12 @@ class Wire:
 
     def _execute(self, connection: Any, statements: Sequence[str]) -> pa.Table | None:  # noqa: ANN401
         cursor = connection.cursor()
-        for statement in (*self._settings(), *statements):
+        for statement in (*session_settings(self.statement_seconds, self.query_group), *statements):
             # Never with arguments: the driver's own scanner does not know dollar quotes.
             cursor.execute(statement)
         found = _table(cursor) if cursor.description else None
         connection.commit()
         return found
-
-    def _settings(self) -> Iterator[str]:
-        yield f"SET statement_timeout TO {self.statement_seconds * 1000}"
-        if self.query_group:
-            yield f"SET query_group TO '{self.query_group}'"
 
     @contextlib.contextmanager
     def _connected(self) -> Iterator[Any]:
@@ -114,8 +109,7 @@ class Wire:
         try:
             yield
         except TimeoutError as error:
-            message = f"{self}: no end after {self.statement_seconds} s; cancelled"
-            raise RunFailed(message, hint="raise warehouse.statement_seconds") from error
+            raise out_of_time(str(self), self.statement_seconds) from error
         except (redshift_connector.Error, OSError) as error:
             raise self._translated(error) from error
 

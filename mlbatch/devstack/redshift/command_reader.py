@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from mlbatch.devstack.redshift.lexer import Token, words
-from mlbatch.devstack.redshift.refusal import Refusal
+from mlbatch.devstack.redshift.refusal import Refusal, unsupported
+
+Meaning = dict[str, Any]
+"""Fields of a command, and what they become."""
 
 _SIZES = {"MB": 1 << 20, "GB": 1 << 30}
 
@@ -87,6 +93,29 @@ class CommandReader:
         if token.kind not in ("word", "name"):
             raise Refusal("42601", f'syntax error at or near "{token.raw}"')
         return token.raw.lower() if token.kind == "word" else token.value
+
+    def flag_of(self, flags: Mapping[tuple[str, ...], Meaning]) -> Meaning | None:
+        """What the next words mean, by the first of ``flags`` that they are."""
+        return next((meaning for words, meaning in flags.items() if self.accept(*words)), None)
+
+    def skips(self, names: Sequence[str]) -> bool:
+        """Whether the next word is one of ``names`` and a text, which are then passed over."""
+        if not any(self.accept(name) for name in names):
+            return False
+        self.text()
+        return True
+
+    def text_layout(self) -> Meaning | None:
+        """DELIMITER or NULL, which both commands have."""
+        if self.accept("DELIMITER"):
+            return {"delimiter": self.text().replace("\\t", "\t")}
+        return {"null_as": self.text()} if self.accept("NULL") else None
+
+    def refuse(self, names: Sequence[str], command: str) -> None:
+        """A Refusal where the next word is one of ``names``, which the stand-in does not know."""
+        for name in names:
+            if self.accept(name):
+                raise unsupported(f"{name} of {command} is not supported by this stand-in")
 
     def error(self) -> Refusal:
         """A Refusal that names the next word."""

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
-from mlbatch.devstack.redshift.command_reader import CommandReader, accept_authorization
+from mlbatch.devstack.redshift.command_reader import CommandReader, Meaning, accept_authorization
 from mlbatch.devstack.redshift.refusal import unsupported
 from mlbatch.devstack.redshift.unload_command import Compression, Format
 
@@ -59,23 +58,23 @@ def _columns(reader: CommandReader) -> tuple[str, ...]:
     return tuple(names)
 
 
-_FLAGS: dict[str, dict[str, Any]] = {
-    "PARQUET": {"format": "parquet"},
-    "GZIP": {"compression": "gzip"},
-    "ZSTD": {"compression": "zstd"},
-    "MANIFEST": {"manifest": True},
-    "ESCAPE": {"escape": True},
-    "REMOVEQUOTES": {"remove_quotes": True},
-    "EMPTYASNULL": {"empty_as_null": True},
-    "BLANKSASNULL": {"blanks_as_null": True},
-    "TRUNCATECOLUMNS": {"truncate_columns": True},
-    "TRIMBLANKS": {"trim_blanks": True},
-    "FILLRECORD": {"fill_record": True},
-    "IGNOREBLANKLINES": {"ignore_blank_lines": True},
-    "ACCEPTANYDATE": {},
-    "EXPLICIT_IDS": {},
-    "ROUNDEC": {},
-    "NOLOAD": {},
+_FLAGS: dict[tuple[str, ...], Meaning] = {
+    ("PARQUET",): {"format": "parquet"},
+    ("GZIP",): {"compression": "gzip"},
+    ("ZSTD",): {"compression": "zstd"},
+    ("MANIFEST",): {"manifest": True},
+    ("ESCAPE",): {"escape": True},
+    ("REMOVEQUOTES",): {"remove_quotes": True},
+    ("EMPTYASNULL",): {"empty_as_null": True},
+    ("BLANKSASNULL",): {"blanks_as_null": True},
+    ("TRUNCATECOLUMNS",): {"truncate_columns": True},
+    ("TRIMBLANKS",): {"trim_blanks": True},
+    ("FILLRECORD",): {"fill_record": True},
+    ("IGNOREBLANKLINES",): {"ignore_blank_lines": True},
+    ("ACCEPTANYDATE",): {},
+    ("EXPLICIT_IDS",): {},
+    ("ROUNDEC",): {},
+    ("NOLOAD",): {},
 }
 _IGNORED_TEXTS = ("REGION", "ENCODING", "ACCEPTINVCHARS")
 _TIMES = ("TIMEFORMAT", "DATEFORMAT")
@@ -83,26 +82,23 @@ _SWITCHES = ("COMPUPDATE", "STATUPDATE")
 _REFUSED = ("AVRO", "ORC", "JSON", "FIXEDWIDTH", "BZIP2", "LZOP", "SSH", "SHAPEFILE", "READRATIO")
 
 
-def _option(reader: CommandReader) -> dict[str, Any]:
+def _option(reader: CommandReader) -> Meaning:
     if reader.accept("FORMAT"):
         reader.accept("AS")
     if reader.accept("CSV"):
         quote = reader.text() if reader.accept("QUOTE") else '"'
         return {"format": "csv", "quote": quote}
-    for name, meaning in _FLAGS.items():
-        if reader.accept(name):
-            return meaning
-    for name in _REFUSED:
-        if reader.accept(name):
-            raise unsupported(f"{name} of COPY is not supported by this stand-in")
+    flag = reader.flag_of(_FLAGS)
+    if flag is not None:
+        return flag
+    reader.refuse(_REFUSED, "COPY")
     return _valued(reader)
 
 
-def _valued(reader: CommandReader) -> dict[str, Any]:
-    if reader.accept("DELIMITER"):
-        return {"delimiter": reader.text().replace("\\t", "\t")}
-    if reader.accept("NULL"):
-        return {"null_as": reader.text()}
+def _valued(reader: CommandReader) -> Meaning:
+    layout = reader.text_layout()
+    if layout is not None:
+        return layout
     if reader.accept("QUOTE"):
         return {"quote": reader.text()}
     if reader.accept("IGNOREHEADER"):
@@ -112,16 +108,14 @@ def _valued(reader: CommandReader) -> dict[str, Any]:
     return _meaningless_here(reader)
 
 
-def _meaningless_here(reader: CommandReader) -> dict[str, Any]:
+def _meaningless_here(reader: CommandReader) -> Meaning:
     for name in _TIMES:
         if reader.accept(name):
             if reader.text().lower() not in ("auto", "yyyy-mm-dd", "yyyy-mm-dd hh:mi:ss"):
                 raise unsupported(f"{name} other than 'auto' is not supported by this stand-in")
             return {}
-    for name in _IGNORED_TEXTS:
-        if reader.accept(name):
-            reader.text()
-            return {}
+    if reader.skips(_IGNORED_TEXTS):
+        return {}
     for name in _SWITCHES:
         if reader.accept(name):
             reader.accept("PRESET")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import sqlglot
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
-from mlbatch.devstack.redshift.command_reader import CommandReader, accept_authorization
+from mlbatch.devstack.redshift.command_reader import CommandReader, Meaning, accept_authorization
 from mlbatch.devstack.redshift.refusal import Refusal, unsupported
 
 Format = Literal["text", "csv", "parquet"]
@@ -56,7 +56,7 @@ def parse_unload(sql: str) -> UnloadCommand:
     return command
 
 
-_FLAGS: dict[tuple[str, ...], dict[str, Any]] = {
+_FLAGS: dict[tuple[str, ...], Meaning] = {
     ("PARQUET",): {"format": "parquet"},
     ("CSV",): {"format": "csv"},
     ("GZIP",): {"compression": "gzip"},
@@ -74,24 +74,19 @@ _FLAGS: dict[tuple[str, ...], dict[str, Any]] = {
 _IGNORED_TEXTS = ("KMS_KEY_ID", "REGION", "MASTER_SYMMETRIC_KEY")
 
 
-def _option(reader: CommandReader) -> dict[str, Any]:
+def _option(reader: CommandReader) -> Meaning:
     if reader.accept("FORMAT"):
         reader.accept("AS")
-    for phrase, meaning in _FLAGS.items():
-        if reader.accept(*phrase):
-            return meaning
-    for name in _IGNORED_TEXTS:
-        if reader.accept(name):
-            reader.text()
-            return {}
-    return _valued(reader)
+    flag = reader.flag_of(_FLAGS)
+    if flag is not None:
+        return flag
+    return {} if reader.skips(_IGNORED_TEXTS) else _valued(reader)
 
 
-def _valued(reader: CommandReader) -> dict[str, Any]:
-    if reader.accept("DELIMITER"):
-        return {"delimiter": reader.text().replace("\\t", "\t")}
-    if reader.accept("NULL"):
-        return {"null_as": reader.text()}
+def _valued(reader: CommandReader) -> Meaning:
+    layout = reader.text_layout()
+    if layout is not None:
+        return layout
     if reader.accept("EXTENSION"):
         return {"extension": reader.text()}
     if reader.accept("MAXFILESIZE"):
@@ -100,9 +95,7 @@ def _valued(reader: CommandReader) -> dict[str, Any]:
         return {"group_bytes": reader.size()}
     if reader.accept("PARALLEL"):
         return {"parallel": reader.flag()}
-    for name in ("PARTITION", "BZIP2", "FIXEDWIDTH", "JSON"):
-        if reader.accept(name):
-            raise unsupported(f"{name} of UNLOAD is not supported by this stand-in")
+    reader.refuse(("PARTITION", "BZIP2", "FIXEDWIDTH", "JSON"), "UNLOAD")
     raise reader.error()
 
 
