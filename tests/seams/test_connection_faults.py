@@ -411,9 +411,6 @@ NUMBERS = "SELECT i FROM generate_series(1, 100) g(i)"
 @pytest.mark.parametrize("rule", [RESET, Rule(cut_after=60), BLACK_HOLE], ids=str)
 @pytest.mark.parametrize("way", [by_data_api, by_wire])
 def test_redshift_that_is_away_is_temporary(hopeless, bucket, request, way, rule):
-    if way is by_wire and rule is BLACK_HOLE:
-        reason = "CONNECT_SECONDS is not used: the wait is the statement's, and so is the error"
-        request.applymarker(pytest.mark.xfail(strict=True, raises=AssertionError, reason=reason))
     face = request.getfixturevalue("wire_face" if way is by_wire else "api_face")
     with FaultProxy("127.0.0.1", face.port) as proxy:
         proxy.rule = rule

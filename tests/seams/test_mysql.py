@@ -178,6 +178,18 @@ def test_a_take_over_during_the_outage_is_noticed(sink, run, mysql_address):
     assert ids(sink) == []
 
 
+def test_a_server_that_stays_a_reader_is_temporary_in_its_own_words(run, sink, monkeypatch):
+    monkeypatch.setattr("mlbatch.connectors.mysql.session.REDO_SECONDS", 0.5)
+
+    def demoted(address):
+        raise TemporaryError(f"{address} is a reader", hint="name the writer endpoint")
+
+    session = MysqlPartSession(sink.address, TABLE, run, Way.LOAD, open_connection=demoted)
+    with pytest.raises(TemporaryError, match="is a reader") as caught:
+        session.commit(commit(0, 2, rows(1, 2)))
+    assert caught.value.hint == "name the writer endpoint"
+
+
 def test_a_bad_value_undoes_the_batch_by_either_way(sink, run, mysql_address):
     execute(mysql_address, 'ALTER TABLE "mood" MODIFY label VARCHAR(2) NOT NULL')
     for way in Way:

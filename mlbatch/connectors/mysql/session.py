@@ -89,6 +89,8 @@ class MysqlPartSession:
                     return work(attempt.num)
         except _AgainError as error:
             cause = error.__cause__ or error
+            if isinstance(cause, MlbatchError):
+                raise cause from None
             raise translate(cause, self._address) from cause
         raise AssertionError  # the loop returns or raises
 

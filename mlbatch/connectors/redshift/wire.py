@@ -68,7 +68,13 @@ class Wire:
 
     @contextlib.contextmanager
     def _connected(self) -> Iterator[Any]:
-        connection = redshift_connector.connect(**self._arguments())
+        try:
+            connection = redshift_connector.connect(**self._arguments())
+        except TimeoutError as error:
+            message = f"{self}: no answer within {CONNECT_SECONDS} s"
+            raise TemporaryError(message, hint="try again; nothing was lost") from error
+        # The driver has one limit for both; a statement may take longer than a greeting.
+        connection._usock.settimeout(self.statement_seconds + SLACK_SECONDS)  # noqa: SLF001
         try:
             yield connection
         finally:
@@ -80,7 +86,7 @@ class Wire:
             "host": self.host,
             "port": self.port,
             "database": self.database,
-            "timeout": self.statement_seconds + SLACK_SECONDS,
+            "timeout": CONNECT_SECONDS,
             "tcp_keepalive": True,
             "application_name": "mlbatch",
             # An unknown mode would be ignored by the driver, and verify-ca is its default.
