@@ -10,6 +10,7 @@ from toy.harness import DAY_ONE, ToyHarness, note, notes
 from toy.job import Toy
 from toy.model import Obedient
 
+from mlbatch import inference
 from mlbatch.connectors.sqlite import SqlitePartSession
 from mlbatch.errors import ConservationError, QuarantineLimitError, UsageError
 from mlbatch.ledger import RunKind, RunState
@@ -186,3 +187,35 @@ def test_batches_parts_and_workers_do_not_change_the_result(tmp_path):
         other.given_model(Obedient()).notes(notes(40)).infer()
         tables.append(other.rows())
     assert tables[0] == tables[1] == tables[2]
+
+
+def test_rows_and_deletes_reach_the_sink_in_the_order_of_their_keys(harness, monkeypatch):
+    """Two runs that wrote the same keys in different orders would lock each other out."""
+    seen = []
+    real = SqlitePartSession.commit
+
+    def watched(self, batch):
+        seen.extend((batch.upserts["note_id"].to_pylist(), batch.deletes["note_id"].to_pylist()))
+        real(self, batch)
+
+    monkeypatch.setattr(SqlitePartSession, "commit", watched)
+    mixed = [note(n, "good", minutes=n) for n in (7, 3, 9, 1, 5)]
+    gone = [note(n, "x", minutes=n, deleted=DAY_ONE) for n in (8, 2, 6)]
+    harness.notes([*mixed, *gone]).infer()
+    assert sorted(key for keys in seen for key in keys) == [1, 2, 3, 5, 6, 7, 8, 9]
+    assert all(keys == sorted(keys) for keys in seen)
+
+
+def test_a_row_that_is_counted_twice_is_found_at_the_end(harness, monkeypatch):
+    write = inference._write
+
+    def miscounted(*given, **how):
+        seconds = write(*given, **how)
+        with sqlite3.connect(harness.tools.sink.path) as connection:
+            connection.execute("UPDATE mlbatch_part SET filtered = filtered + 1")
+        return seconds
+
+    monkeypatch.setattr(inference, "_write", miscounted)
+    with pytest.raises(ConservationError, match="5 read, 6 accounted for"):
+        harness.notes(notes(5)).infer()
+    assert harness.tools.sink.ledger().runs("mood")[0].state is RunState.FAILED

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+import threading
 from contextlib import closing
 from dataclasses import replace
 from datetime import datetime
@@ -161,6 +162,18 @@ def test_a_lost_connection_loses_nothing_and_repeats_nothing(sink, run, mysql_ad
     assert ids(sink) == [1, 2, 3, 4]
     with closing(connect(mysql_address)) as connection:
         assert scalar(connection, "SELECT SUM(n) FROM mood") == 4
+
+
+def test_a_position_waits_for_what_an_older_connection_still_does(sink, run, mysql_address):
+    with closing(connect(mysql_address)) as ghost:
+        ghost.begin()
+        ghost.query("UPDATE mlbatch_part SET done = 2")
+        timer = threading.Timer(0.5, ghost.commit)
+        timer.start()
+        session = MysqlPartSession(mysql_address, TABLE, run, Way.LOAD)
+        assert session.position(0).done == 2
+        session.close()
+        timer.join()
 
 
 def test_a_take_over_during_the_outage_is_noticed(sink, run, mysql_address):

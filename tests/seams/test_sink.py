@@ -177,6 +177,24 @@ def test_every_take_over_fences(sink, writing):
     assert run.epoch == 11
 
 
+def test_a_take_over_fences_every_unfinished_run_and_its_parts(sink):
+    ledger = sink.ledger()
+    lease = ledger.acquire("mood", "toy", ME, 11)
+    before = []
+    for name in ("r1", "r2", "r3"):
+        run = ledger.attempt(ledger.create(lease, new_run(name)), "a")
+        before.append(ledger.adopt(run, snapshot()))
+    ledger.acquire("mood", "toy", ME, 50)
+    after = {run.run_id: run for run in ledger.runs("mood")}
+    for run in before:
+        with sink.session(TABLE, run) as session, pytest.raises(Fenced):
+            session.commit(commit(0, 1, rows(1)))
+        assert after[run.run_id].epoch == 50
+        with sink.session(TABLE, after[run.run_id]) as session:
+            assert session.position(0).done == 0
+    assert ids(sink) == []
+
+
 def test_a_failure_inside_a_transaction_undoes_all_of_it(sink, writing):
     run, _, _ = writing
     with sink.session(TABLE, run) as session:
