@@ -10,14 +10,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mlbatch.engine import PartTask, WorkerDied
-from mlbatch.scoring import BATCH_ROWS
+from mlbatch.scoring import MOST_BATCH_ROWS
 
 if TYPE_CHECKING:
     from mlbatch.sink import Ledger
     from mlbatch.tools import Notify
 
 NARROWING = 8
-"""Each step of care tries batches this much smaller: 1024, 128, 16, 2, 1."""
+"""Each step of care tries batches this much smaller: 8192, 1024, 128, 16, 2, 1."""
 
 
 class Nurse:
@@ -44,8 +44,8 @@ class Nurse:
 
 def _with_more_care(task: PartTask, done: int) -> PartTask:
     careful = done < task.careful_until
-    rows = task.careful_rows if careful else BATCH_ROWS
-    until = task.careful_until if careful else done + BATCH_ROWS
+    rows = task.careful_rows if careful else MOST_BATCH_ROWS
+    until = task.careful_until if careful else done + MOST_BATCH_ROWS
     if rows == 1:
         return PartTask(task.part_number, until, 1, set_aside=done)
     return PartTask(task.part_number, until, max(1, rows // NARROWING))

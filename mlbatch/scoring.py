@@ -7,7 +7,7 @@ moves the part's position and changes its rows, or does neither.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -24,6 +24,7 @@ from mlbatch.failpoint import reach
 from mlbatch.job import Job, required_schema
 from mlbatch.judging import Fault, Faults, judge_duplicates, judge_input, judge_output
 from mlbatch.ledger import BatchCommit, ModelPin, QuarantinedRow
+from mlbatch.overlap import WriteBehind, read_ahead
 from mlbatch.snapshot import Part
 from mlbatch.table import MODEL_VERSION, RUN_NO, SOURCE_UPDATED_AT
 
@@ -32,7 +33,11 @@ if TYPE_CHECKING:
     from mlbatch.sink import PartSession
     from mlbatch.storage import Storage
 
-BATCH_ROWS = 1_024
+LEAST_BATCH_ROWS = 1_024
+MOST_BATCH_ROWS = 8_192
+BATCH_BYTES = 512 * 1024
+"""Of the part's file in a batch: large enough that its fixed costs vanish, small enough that memory
+does not grow with the length of texts."""
 
 
 class Predictor(Protocol):
@@ -219,7 +224,7 @@ def checksum_columns(job: type[Job]) -> tuple[str, ...]:
 
 
 class _Stages:
-    """Seconds per stage of one part."""
+    """Seconds per stage of one part; stages overlap, so they add up to more than the part took."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -230,6 +235,24 @@ class _Stages:
         yield
         self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - started
 
+    def timing(
+        self, stage: str, work: Callable[[BatchCommit], None]
+    ) -> Callable[[BatchCommit], None]:
+        def timed(commit: BatchCommit) -> None:
+            with self.timed(stage):
+                work(commit)
+
+        return timed
+
+    def waiting(self, stage: str, items: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """The same items; what is counted is only the time that they let us wait."""
+        while True:
+            with self.timed(stage):
+                item = next(items, None)
+            if item is None:
+                return
+            yield item
+
 
 def score_part(
     task: PartTask,
@@ -237,30 +260,45 @@ def score_part(
     storage: Storage,
     scorer: Scorer,
     *,
-    batch_rows: int = BATCH_ROWS,
+    batch_rows: int | None = None,
 ) -> PartOutcome:
-    """Bring one part from where its ledger row says it is to its end.
+    """Bring one part from where its ledger row says it is to its end, in batches of ``batch_rows``.
 
-    Raises Fenced when another process took the run over, SnapshotError when the part is no longer
-    the adopted one. Whatever is raised, committed batches stay and the rest can be resumed.
+    A batch is read while the one before is scored and the one before that is written; without
+    ``batch_rows`` the part's bytes a row decide. Raises Fenced when another process took the run
+    over, SnapshotError when the part is no longer the adopted one. Whatever is raised, committed
+    batches stay and the rest can be resumed.
     """
     stages = _Stages()
     state = session.position(task.part_number)
     part = Part(state.number, state.uri, state.rows_expected, state.bytes, state.etag)
-    with storage.open(part.uri, etag=part.etag) as file:
+    rows = batch_rows or suitable_rows(part)
+    with (
+        storage.open(part.uri, etag=part.etag) as file,
+        WriteBehind(stages.timing("write", session.commit)) as writer,
+    ):
         schema = required_schema(scorer.job)
         done = state.done
         while done < part.rows:
-            stop, rows = _next_stretch(task, done, part.rows, batch_rows)
-            for batch in read_part(file, part, schema, start=done, stop=stop, batch_rows=rows):
+            stop, size = _next_stretch(task, done, part.rows, rows)
+            batches = read_part(file, part, schema, start=done, stop=stop, batch_rows=size)
+            for batch in stages.waiting("read", read_ahead(batches)):
                 reach("before_score")
                 with stages.timed("score"):
                     commit = _score(scorer, task, batch, done)
                 reach("after_score")
-                with stages.timed("write"):
-                    session.commit(commit)
+                writer.put(commit)
+                if done < task.careful_until:
+                    # The position tells which row killed a worker: no write may lag behind.
+                    writer.wait()
                 done = commit.high
     return PartOutcome(task.part_number, stages.seconds)
+
+
+def suitable_rows(part: Part) -> int:
+    """How many rows of ``part`` make a batch, by their mean size in the file."""
+    rows = BATCH_BYTES * part.rows // max(part.bytes, 1)
+    return min(max(rows, LEAST_BATCH_ROWS), MOST_BATCH_ROWS)
 
 
 def _next_stretch(task: PartTask, done: int, end: int, batch_rows: int) -> tuple[int, int]:

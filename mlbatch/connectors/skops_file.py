@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import sklearn
 from skops import io as skops_io
 
@@ -69,6 +70,9 @@ def load_model(folder: Path, *, digest: str, expected: Expectations) -> TrainedM
     card = _verified_card(folder, digest)
     _check_fit(card, expected)
     pipeline = _load_estimator(folder / ESTIMATOR, expected.trusted)
+    if hasattr(pipeline[-1], "coef_"):
+        # Else the product with a sparse batch copies all of it, every time.
+        pipeline[-1].coef_ = np.asfortranarray(pipeline[-1].coef_)
     calibration = dict(card["calibration"])
     kind = calibration.pop("kind")
     return TrainedModel(

@@ -12,9 +12,9 @@ from typing import Any
 
 import pyarrow as pa
 from sklearn.base import BaseEstimator, TransformerMixin
-from sklearn.feature_extraction.text import HashingVectorizer
 from sklearn.pipeline import Pipeline, make_pipeline
 
+from mlbatch.text.hashing import TextHasher
 from mlbatch.text.tokeniser import lemmas, normalise, surfaces
 
 FEATURES = 2**18
@@ -22,6 +22,7 @@ FEATURES = 2**18
 
 TRUSTED = (
     "mlbatch.text.features.Pick",
+    "mlbatch.text.hashing.TextHasher",
     "mlbatch.text.tokeniser.lemmas",
     "mlbatch.text.tokeniser.normalise",
     "mlbatch.text.tokeniser.surfaces",
@@ -80,7 +81,7 @@ def characters(
 
 def _hashed(column: str, **options: Any) -> Pipeline:  # noqa: ANN401  scikit-learn's own options
     # That a word is there says more of a short text than how often.
-    vectoriser = HashingVectorizer(
+    vectoriser = TextHasher(
         preprocessor=normalise, lowercase=False, alternate_sign=False, binary=True, **options
     )
     return make_pipeline(Pick(column), vectoriser)

@@ -2,7 +2,7 @@
 
 Each mutant is a change of text in a copy of the project. The named tests pass on the copy as it is,
 and must fail on the mutant; one that survives, or whose text is no longer there, makes the program
-fail, unless it is known to live and still does.
+fail.
 """
 
 from __future__ import annotations

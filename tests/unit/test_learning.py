@@ -185,6 +185,7 @@ def test_a_saved_model_answers_bit_by_bit_alike(which, request, tmp_path):
     assert first.labels == second.labels
     assert np.array_equal(first.scores, second.scores)
     assert again.threshold == model.threshold
+    assert again.pipeline[-1].coef_.flags.f_contiguous
 
 
 @pytest.fixture
