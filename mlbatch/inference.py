@@ -14,7 +14,6 @@ from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
-from mlbatch.checksum import checksum
 from mlbatch.engine import PartOutcome, PartTask
 from mlbatch.errors import (
     ConservationError,
@@ -42,7 +41,7 @@ from mlbatch.nurse import Nurse
 from mlbatch.planner import Facts, Plan, Repair, Request, check_slot, decide
 from mlbatch.project import code_digest
 from mlbatch.reporting import record, speed
-from mlbatch.scoring import Predictor, Scorer, checksum_columns, score_part
+from mlbatch.scoring import Predictor, Scorer, score_part
 from mlbatch.tracking import CHAMPION, ModelVersion
 from mlbatch.unloading import take_snapshot
 from mlbatch.window import advance
@@ -365,11 +364,7 @@ def _finish(job: type[Job], run: Run, ledger: Ledger, tools: Tools) -> tuple[Run
 
 def _check_table(job: type[Job], run: Run, totals: Totals, tools: Tools) -> None:
     """What the table holds of this run must be what the ledger says was written."""
-    rows, found = 0, 0
-    names = checksum_columns(job)
-    for batch in tools.sink.rows(job.output.table, run_no=run.run_no):
-        rows += batch.num_rows
-        found = (found + checksum(batch, names)) % 2**63
+    rows, found = tools.sink.checksum(job.output.table, run.run_no)
     if rows != totals.written or found != totals.checksum:
         message = (
             f"{job.output.table.name} holds {rows} rows of run {run.run_id}, {totals.written} were "

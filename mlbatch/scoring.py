@@ -76,7 +76,7 @@ class Scorer:
             deleted=int(dead.sum()),
             filtered=int(duplicates.sum()),
             quarantined=tuple(self._quarantined(batch, low, faults)),
-            checksum=checksum(upserts, checksum_columns(self.job)),
+            checksum=checksum(upserts, self.job.output.table.checked),
         )
 
     def set_aside(self, batch: pa.RecordBatch, part_number: int, low: int) -> BatchCommit:
@@ -215,12 +215,6 @@ def cursor_in_utc(values: pa.Array, zone: str) -> pa.Array:
         aware = pc.assume_timezone(naive, zone, ambiguous="earliest", nonexistent="earliest")
         naive = aware.cast(pa.timestamp("us", "UTC")).cast(pa.timestamp("us"))
     return naive.fill_null(pa.scalar(0, pa.timestamp("us")))
-
-
-def checksum_columns(job: type[Job]) -> tuple[str, ...]:
-    """The columns that a row's checksum covers: its key, label and score."""
-    table = job.output.table
-    return (*table.key, table.label, table.score)
 
 
 class _Stages:

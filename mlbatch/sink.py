@@ -131,6 +131,10 @@ class Sink(Protocol):
         """A private connection for one worker."""
         ...
 
+    def checksum(self, table: OutputTable, run_no: int) -> tuple[int, int]:
+        """How many rows of a run the table holds, and their `mlbatch.checksum.checksum`."""
+        ...
+
     def rows(self, table: OutputTable, *, run_no: int | None = None) -> pa.RecordBatchReader:
         """Rows of the output table in key order, of one run or all."""
         ...

@@ -62,6 +62,11 @@ class OutputTable:
         """Columns that are copied from the feature view: all but label and score."""
         return tuple(c.name for c in self.columns if c.name not in (self.label, self.score))
 
+    @property
+    def checked(self) -> tuple[str, ...]:
+        """The columns that a row's checksum covers: its key, label and score."""
+        return (*self.key, self.label, self.score)
+
     def column(self, name: str) -> Column:
         """The column called ``name``; KeyError when there is none."""
         return {column.name: column for column in self.all_columns}[name]

@@ -20,6 +20,7 @@ import pyarrow as pa
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError
 
+from mlbatch.checksum import checksum
 from mlbatch.connectors.database.ledger_store import LedgerStore
 from mlbatch.connectors.database.migration import migrate
 from mlbatch.connectors.database.part_rows import (
@@ -71,6 +72,14 @@ class SqliteSink:
                 yield SqlitePartSession(connection, table, run)
             finally:
                 connection.close()
+
+    def checksum(self, table: OutputTable, run_no: int) -> tuple[int, int]:
+        """See `mlbatch.sink.Sink.checksum`."""
+        rows = total = 0
+        for batch in self._batches(table, run_no):
+            rows += batch.num_rows
+            total += checksum(batch, table.checked)
+        return rows, total
 
     def rows(self, table: OutputTable, *, run_no: int | None = None) -> pa.RecordBatchReader:
         """See `mlbatch.sink.Sink.rows`."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pickle
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 
 import pyarrow as pa
 import pytest
 from toy.job import Mood
 
+from mlbatch.checksum import checksum
 from mlbatch.connectors.database.liveness import is_surely_dead, this_process
 from mlbatch.connectors.mysql.sink import MysqlSink
 from mlbatch.connectors.sqlite import SqliteSink
@@ -293,37 +294,48 @@ def test_every_other_difference_is_refused_with_its_name(sink):
         sink.prepare(replace(TABLE, key=("note_id", "label")))
 
 
-def test_booleans_dates_and_long_texts_come_back(empty_sink):
-    from datetime import date
+DAYS = (
+    Column("day", pa.date32(), "x"),
+    Column("name", pa.string(), "x", nullable=True),
+    Column("label", pa.bool_(), "x"),
+    Column("score", pa.float64(), "x"),
+)
+DAY = {
+    "day": date(2026, 1, 2), "name": "は", "label": True, "score": 0.1, "model_version": 1,
+    "run_no": 1, "src_updated_at": NOON.replace(tzinfo=None),
+}  # fmt: skip
 
-    sink = empty_sink
 
-    columns = (
-        Column("day", pa.date32(), "x"),
-        Column("name", pa.string(), "x", nullable=True),
-        Column("label", pa.bool_(), "x"),
-        Column("score", pa.float64(), "x"),
-    )
-    table = replace(TABLE, name="days", key=("day", "name"), columns=columns)
+def write_days(sink, days):
+    """The table that holds ``days``, and them as they were written."""
+    table = replace(TABLE, name="days", key=("day", "name"), columns=DAYS)
     ledger = sink.ledger()
     sink.prepare(table)
-    run = ledger.attempt(
-        ledger.create(ledger.acquire("days", "toy", ME, 11), new_run(output_table="days")), "a"
-    )
-    run = ledger.adopt(run, snapshot())
-    row = {
-        "day": date(2026, 1, 2), "name": "は", "label": True, "score": 0.1, "model_version": 1,
-        "run_no": 1, "src_updated_at": NOON.replace(tzinfo=None),
-    }  # fmt: skip
-    batch = pa.RecordBatch.from_pylist(
-        [row, row | {"name": "ば", "label": False}], schema=table.schema
-    )
-    nothing = pa.RecordBatch.from_pylist(
-        [], schema=pa.schema([table.schema.field(k) for k in table.key])
-    )
+    lease = ledger.acquire("days", "toy", ME, 11)
+    run = ledger.attempt(ledger.create(lease, new_run(output_table="days")), "a")
+    run = ledger.adopt(run, snapshot(len(days)))
+    batch = pa.RecordBatch.from_pylist(days, schema=table.schema)
+    nothing = batch.select(list(table.key)).slice(0, 0)
     with sink.session(table, run) as session:
-        session.commit(BatchCommit(0, 0, 2, batch, nothing, 0, 0, (), 1))
-    assert sink.rows(table).read_all().to_pylist() == [row, row | {"name": "ば", "label": False}]
+        session.commit(BatchCommit(0, 0, len(days), batch, nothing, 0, 0, (), 1))
+    return table, batch
+
+
+def test_booleans_dates_and_long_texts_come_back(empty_sink):
+    days = [DAY, DAY | {"name": "ば", "label": False}]
+    table, _ = write_days(empty_sink, days)
+    assert empty_sink.rows(table).read_all().to_pylist() == days
+
+
+def test_the_table_is_added_up_as_the_rows_were(empty_sink):
+    scores = (0.0, 1.0, 0.1, 1 / 3, 1e-5, 2.0**-30, -0.7, 1e300, -1e300, 1 - 2.0**-53)
+    days = [
+        DAY | {"name": f"豚汁🍳 {n},\\'", "label": n % 2 == 0, "score": score}
+        for n, score in enumerate(scores)
+    ]
+    table, batch = write_days(empty_sink, days)
+    assert empty_sink.checksum(table, 1) == (len(days), checksum(batch, table.checked))
+    assert empty_sink.checksum(table, 2) == (0, 0)
 
 
 def test_a_sink_is_a_value(sink):

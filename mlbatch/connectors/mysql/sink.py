@@ -79,6 +79,17 @@ class MysqlSink:
         finally:
             session.close()
 
+    def checksum(self, table: OutputTable, run_no: int) -> tuple[int, int]:
+        """See `mlbatch.sink.Sink.checksum`; the server adds up, no row is read back."""
+        with (
+            translated(self.address),
+            closing(connect(self.address)) as connection,
+            closing(connection.cursor()) as cursor,
+        ):
+            cursor.execute(statements.checksum(table), (run_no,))
+            rows, total = cursor.fetchone()
+        return rows, int(total)
+
     def rows(self, table: OutputTable, *, run_no: int | None = None) -> pa.RecordBatchReader:
         """See `mlbatch.sink.Sink.rows`."""
         return pa.RecordBatchReader.from_batches(table.schema, self._batches(table, run_no))

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import StrEnum
 
+import pyarrow as pa
+
+from mlbatch.checksum import BOUND, SCALE
 from mlbatch.sql import quote_identifier
 from mlbatch.table import OutputTable
 
@@ -75,6 +78,21 @@ def select(table: OutputTable, *, of_run: bool) -> str:
     where = " WHERE run_no = %s" if of_run else ""
     name, names = quote_identifier(table.name), _names(table.schema.names)
     return f"SELECT {names} FROM {name}{where} ORDER BY {_names(table.key)}"  # noqa: S608
+
+
+def checksum(table: OutputTable) -> str:
+    """Rows of a run, and `mlbatch.checksum.checksum` of them, computed where they are."""
+    cells = ", ".join(_checked(table, name) for name in table.checked)
+    total = f"COALESCE(SUM(CRC32(CONCAT_WS(',', {cells}))), 0)"
+    return f"SELECT COUNT(*), {total} FROM {quote_identifier(table.name)} WHERE run_no = %s"  # noqa: S608
+
+
+def _checked(table: OutputTable, name: str) -> str:
+    quoted = quote_identifier(name)
+    if not pa.types.is_floating(table.column(name).type):
+        return quoted
+    bounded = f"LEAST(GREATEST({quoted}, -{BOUND:.0f}), {BOUND:.0f})"
+    return f"CAST(FLOOR({bounded} * {SCALE}) AS SIGNED)"
 
 
 def _names(columns: Sequence[str]) -> str:
