@@ -25,7 +25,8 @@ from mlbatch.project import make_importable
 
 Work = Callable[[PartTask], PartOutcome]
 OnDeath = Callable[[WorkerDied], PartTask]
-PRELOAD = ["mlbatch.scoring", "mlbatch.model"]
+PRELOAD = ["mlbatch.scoring", "mlbatch.text", "sklearn.linear_model", "skops.io"]
+"""Imported once, and shared by all workers: what scoring needs, and most models."""
 
 
 @dataclass(frozen=True, slots=True)
