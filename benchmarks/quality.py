@@ -13,7 +13,7 @@ import os
 import re
 import statistics
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,16 +68,16 @@ def learn(
     ordered = sorted(rows, key=lambda row: place(row["id"]))
     split = _spread(ordered, label) if group is None else [place(group(row)) for row in ordered]
 
-    def epoch(_: int) -> Iterator[LabelledBatch]:
-        for low in range(0, len(ordered), BATCH_ROWS):
-            some = ordered[low : low + BATCH_ROWS]
-            yield LabelledBatch(
-                batch_of(some, plan.inputs),
-                np.array([row[label] for row in some]),
-                np.array(split[low : low + BATCH_ROWS]),
-            )
-
-    return fit(build, epoch, plan)
+    batches = [
+        LabelledBatch(
+            build()[:-1].transform(batch_of(some, plan.inputs)),
+            np.array([row[label] for row in some]),
+            np.array(split[low : low + BATCH_ROWS]),
+        )
+        for low in range(0, len(ordered), BATCH_ROWS)
+        for some in [ordered[low : low + BATCH_ROWS]]
+    ]
+    return fit(build, lambda _: batches, plan)
 
 
 def _spread(rows: Rows, label: str) -> list[float]:

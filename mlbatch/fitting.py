@@ -1,7 +1,7 @@
 """Learning from a stream of batches: several epochs, cross-fitted scores, an honest evaluation.
 
 Rows are told apart by ``split``, a stable hash of their split key in [0, 1): below ``holdout`` they
-are never learnt from; the others fall into ``folds`` folds. Each batch is transformed once and taught
+are never learnt from; the others fall into ``folds`` folds. Each batch is taught
 to the final model, which sees all folds, and to one model per fold, which does not see its own. The
 fold models' decisions on rows they never saw calibrate the final model and place its threshold; no
 row has to be given up for that. With many rows that is dear: one fold means that the final model is
@@ -10,9 +10,13 @@ the only one, and a slice of the rows that it never sees calibrates it.
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from sklearn.pipeline import Pipeline
@@ -21,10 +25,6 @@ from mlbatch.calibration import Sigmoid, Temperature, choose_threshold
 from mlbatch.errors import UsageError
 from mlbatch.evaluation import Evaluation, evaluate
 from mlbatch.model import Label, TrainedModel, declared_order
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-
 
 _SLICE = 0.2
 """Share of the rows that calibrate where there is one fold."""
@@ -36,8 +36,8 @@ _NO_FOLD = -1
 class LabelledBatch:
     """Rows to learn from."""
 
-    batch: pa.RecordBatch
-    """The job's input columns."""
+    features: Any
+    """What the pipeline's steps before the last make of them, shape (rows, columns), mostly sparse."""
     labels: np.ndarray
     """Shape (rows,)."""
     split: np.ndarray
@@ -51,10 +51,15 @@ class EpochMetrics:
     epoch: int
     rows: int
     accuracy: float
+    seconds: float
 
     def metrics(self) -> dict[str, float]:
         """For tracking."""
-        return {"rows": float(self.rows), "progressive_accuracy": self.accuracy}
+        return {
+            "rows": float(self.rows),
+            "progressive_accuracy": self.accuracy,
+            "seconds": self.seconds,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +104,12 @@ def fit(
 ) -> FitResult:
     """Learn from ``batches(epoch)``, which yields the same rows in every epoch.
 
-    Raises UsageError when a declared label has no row to learn from, or none to be judged on.
+    Their features are made by a pipeline of ``build``: its steps but the last are stateless. Raises UsageError when a declared label has no row to learn from, or none to be judged on.
     """
     learner = _Learner(build, plan, _count(batches, plan))
-    for epoch in range(1, plan.epochs + 1):
-        on_epoch(learner.teach(batches(epoch), epoch))
+    with closing(learner):
+        for epoch in range(1, plan.epochs + 1):
+            on_epoch(learner.teach(batches(epoch), epoch))
     unseen, held_out = learner.decisions(batches(plan.epochs + 1))
     model = learner.calibrated(unseen)
     answers = model.answer(held_out.values())
@@ -161,7 +167,7 @@ class Decisions:
 
 
 class _Learner:
-    """The final model and its fold models, sharing one transformation."""
+    """The final model and its fold models, taught side by side."""
 
     def __init__(self, build: Callable[[], Pipeline], plan: Plan, counts: _Counts) -> None:
         self._plan, self._counts = plan, counts
@@ -171,10 +177,17 @@ class _Learner:
         self._folds = [_seeded(build()[-1], plan.seed) for _ in range(count)]
         self._random = np.random.default_rng(plan.seed)
         self._sorted_classes = np.array(sorted(plan.classes))
+        # scikit-learn lets go of the interpreter while a linear model learns.
+        self._threads = ThreadPoolExecutor(min(count + 1, os.cpu_count() or 1), "mlbatch-learn")
         self.rows_taught = 0
+
+    def close(self) -> None:
+        """Nothing more is taught."""
+        self._threads.shutdown()
 
     def teach(self, batches: Iterable[LabelledBatch], epoch: int) -> EpochMetrics:
         """One pass over the rows that are not held out."""
+        started = time.perf_counter()
         rows = right = taught = 0
         for labels, split, features in self._taught(batches):
             if taught or epoch > 1:
@@ -184,7 +197,8 @@ class _Learner:
             taught += int((fold != len(self._folds)).sum())
             self._teach_batch(labels, fold, features)
         self.rows_taught = taught
-        return EpochMetrics(epoch, rows, right / max(rows, 1))
+        seconds = time.perf_counter() - started
+        return EpochMetrics(epoch, rows, right / max(rows, 1), seconds)
 
     def _taught(
         self, batches: Iterable[LabelledBatch]
@@ -192,8 +206,7 @@ class _Learner:
         for batch in batches:
             wanted = np.flatnonzero(batch.split >= self._plan.holdout)
             if len(wanted):
-                features = self._pipeline[:-1].transform(batch.batch.take(wanted))
-                yield batch.labels[wanted], batch.split[wanted], features
+                yield batch.labels[wanted], batch.split[wanted], batch.features[wanted]
 
     def _fold_of(self, split: np.ndarray) -> np.ndarray:
         """Number of each row's fold; held-out rows are in the final model's, after the others."""
@@ -206,24 +219,27 @@ class _Learner:
     def _teach_batch(self, labels: np.ndarray, fold: np.ndarray, features: Any) -> None:  # noqa: ANN401
         weights = self._counts.weights(labels)
         order = self._random.permutation(len(labels))
-        for number, classifier in enumerate([*self._folds, self._final]):
+
+        def teach(number: int, classifier: Any) -> None:  # noqa: ANN401
             rows = order[fold[order] != number]
             if len(rows):
                 classifier.partial_fit(
                     features[rows], labels[rows], self._sorted_classes, weights[rows]
                 )
 
+        list(self._threads.map(teach, range(len(self._folds) + 1), [*self._folds, self._final]))
+
     def decisions(self, batches: Iterable[LabelledBatch]) -> tuple[Decisions, Decisions]:
         """Decisions on rows that their model never saw: by the folds, and by the final model."""
         unseen, held_out = Decisions(), Decisions()
         for batch in batches:
-            features = self._pipeline[:-1].transform(batch.batch)
             fold = self._fold_of(batch.split)
             for number, classifier in enumerate([*(self._folds or [self._final]), self._final]):
                 rows = np.flatnonzero(fold == number)
                 if len(rows):
                     kind = held_out if number == self._plan.folds else unseen
-                    kind.add(batch.labels[rows].tolist(), self._decide(classifier, features[rows]))
+                    decided = self._decide(classifier, batch.features[rows])
+                    kind.add(batch.labels[rows].tolist(), decided)
         return unseen, held_out
 
     def _decide(self, classifier: Any, features: Any) -> np.ndarray:  # noqa: ANN401

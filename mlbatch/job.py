@@ -47,6 +47,8 @@ class Training:
     threshold_recall: float | None = None
     """For two classes: choose the threshold that finds this share of the positives."""
     seed: int = 0
+    cache_megabytes: int = 8_192
+    """Disk that the extracted features may take while they are learnt from; see `extraction`."""
 
 
 @dataclass(frozen=True, slots=True)

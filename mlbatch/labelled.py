@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,8 +16,10 @@ from mlbatch.judging import judge_input
 from mlbatch.query import training_query
 
 if TYPE_CHECKING:
+    from sklearn.pipeline import Pipeline
+
     from mlbatch.job import Job
-    from mlbatch.snapshot import Snapshot
+    from mlbatch.snapshot import Part
     from mlbatch.storage import Storage
 
 BATCH_ROWS = 1_024
@@ -40,26 +43,21 @@ def select_training_rows(job: type[Job]) -> str:
     )
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class LabelledRows:
-    """Re-iterable training rows of one snapshot; counts what it leaves out."""
+    """The training rows of a snapshot. Picklable: workers read parts of it."""
 
     job: type[Job]
-    snapshot: Snapshot
     storage: Storage
-    left_out: dict[str, int] = field(default_factory=dict)
-    """Rows of one pass that cannot be learnt from, by reason."""
 
-    def epoch(self, _: int) -> Iterator[LabelledBatch]:
-        """The batches of one pass over all parts, the same in every epoch."""
-        self.left_out.clear()
-        schema = self._schema()
-        for part in self.snapshot.parts:
-            with self.storage.open(part.uri, etag=part.etag) as file:
-                for batch in read_part(file, part, schema, batch_rows=BATCH_ROWS):
-                    kept = self._learnable(batch)
-                    if kept.num_rows:
-                        yield self._labelled(kept)
+    def read(self, part: Part, left_out: Counter[str]) -> Iterator[LabelledBatch]:
+        """One part's batches, the same at every reading; ``left_out`` counts others by reason."""
+        steps = self.job.model()[:-1]
+        with self.storage.open(part.uri, etag=part.etag) as file:
+            for batch in read_part(file, part, self._schema(), batch_rows=BATCH_ROWS):
+                kept = self._learnable(batch, left_out)
+                if kept.num_rows:
+                    yield self._labelled(kept, steps)
 
     def _schema(self) -> pa.Schema:
         view, table = self.job.features.view, self.job.output.table
@@ -67,7 +65,7 @@ class LabelledRows:
         label = pa.field(table.label, table.column(table.label).type)
         return pa.schema([*inputs, label, pa.field(SPLIT, pa.string())])
 
-    def _learnable(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+    def _learnable(self, batch: pa.RecordBatch, left_out: Counter[str]) -> pa.RecordBatch:
         view = self.job.features.view
         columns = [view.column(name) for name in self.job.inputs]
         faults = judge_input(batch, columns, (), self.job.limits.text_characters)
@@ -75,15 +73,14 @@ class LabelledRows:
         labels = batch.column(self.job.output.table.label).to_pylist()
         known = set(self.job.classes())
         reasons |= {row: "unknown_label" for row, label in enumerate(labels) if label not in known}
-        for reason in reasons.values():
-            self.left_out[reason] = self.left_out.get(reason, 0) + 1
+        left_out.update(reasons.values())
         kept = [row for row in range(batch.num_rows) if row not in reasons]
         return batch.take(pa.array(kept, pa.int64()))
 
-    def _labelled(self, batch: pa.RecordBatch) -> LabelledBatch:
+    def _labelled(self, batch: pa.RecordBatch, steps: Pipeline) -> LabelledBatch:
         labels = batch.column(self.job.output.table.label).to_pylist()
         return LabelledBatch(
-            batch=batch.select(list(self.job.inputs)),
+            features=steps.transform(batch.select(list(self.job.inputs))),
             labels=np.array(labels),
             split=np.array([fraction(text) for text in batch.column(SPLIT).to_pylist()]),
         )

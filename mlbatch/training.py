@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlbatch.errors import GateRefused, UsageError
+from mlbatch.extraction import Extracted, extract
 from mlbatch.fitting import EpochMetrics, FitResult, Plan, fit
 from mlbatch.gates import Verdict, judge
 from mlbatch.labelled import LabelledRows, select_training_rows
@@ -49,14 +54,15 @@ def train(job: type[Job], tools: Tools) -> Trained:
     """
     training_id = tools.new_id()
     snapshot = _take_rows(job, training_id, tools)
-    rows = LabelledRows(job, snapshot, tools.storage)
     epochs: list[EpochMetrics] = []
 
     def on_epoch(metrics: EpochMetrics) -> None:
         epochs.append(metrics)
-        tools.notify("progress", f"epoch {metrics.epoch} of {job.training.epochs}")
+        line = f"epoch {metrics.epoch} of {job.training.epochs}, {metrics.seconds:.1f} s"
+        tools.notify("progress", line)
 
-    result = fit(job.model, rows.epoch, _learning_plan(job), on_epoch)
+    with _extracted(job, snapshot, tools) as rows:
+        result = fit(job.model, rows.epoch, _learning_plan(job), on_epoch)
     champion = tools.tracking.resolve(job.name)
     version = _register(job, training_id, result, epochs, snapshot, tools)
     verdicts = judge(job.gates, result.evaluation.metrics(), champion.metrics if champion else {})
@@ -64,6 +70,21 @@ def train(job: type[Job], tools: Tools) -> Trained:
     if promoted:
         tools.tracking.promote(version)
     return Trained(version, result, verdicts, promoted, snapshot.rows, dict(rows.left_out))
+
+
+@contextmanager
+def _extracted(job: type[Job], snapshot: Snapshot, tools: Tools) -> Iterator[Extracted]:
+    """The snapshot's features, on disk for as long as they are learnt from."""
+    started = time.perf_counter()
+    tools.models.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f"{job.name}-features-", dir=tools.models) as folder:
+        limit = job.training.cache_megabytes * 2**20
+        rows = LabelledRows(job, tools.storage)
+        extracted = extract(rows, snapshot, Path(folder), tools.engine, limit)
+        seconds = time.perf_counter() - started
+        kept = f"{extracted.kept} of {len(snapshot.parts)} parts kept for the epochs"
+        tools.notify("extract", f"features in {seconds:.1f} s, {kept}")
+        yield extracted
 
 
 def _learning_plan(job: type[Job]) -> Plan:

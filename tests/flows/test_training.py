@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from toy.harness import ToyHarness, note
 from toy.job import Toy
 
-from mlbatch.errors import GateRefused, ModelIncompatible, UsageError
+from mlbatch.engine import WorkerDied
+from mlbatch.engines.local import LocalEngine
+from mlbatch.errors import GateRefused, ModelIncompatible, RunFailed, UsageError
 from mlbatch.gates import Gate, judge
+from mlbatch.job import Training
+from mlbatch.training import train
 
 
 @pytest.fixture
@@ -67,6 +73,40 @@ def test_rows_that_cannot_be_learnt_from_are_left_out_and_counted(taught):
     taught.notes(odd).given("moods", labels, key="note_id")
     trained = taught.train()
     assert trained.left_out == {"unknown_label": 1, "missing_value": 1, "too_long": 1}
+
+
+def model_of(taught, workers):
+    """The weights that training with so many workers gives, and what it told on the way."""
+    told = []
+    engine = LocalEngine(workers)
+    tools = replace(taught.tools, engine=engine, notify=lambda stage, line: told.append(line))
+    trained = train(Toy, tools)
+    return trained.result.model.pipeline[-1].coef_.tobytes(), told
+
+
+def test_workers_and_cache_do_not_change_what_is_learnt(taught, monkeypatch):
+    weights, told = model_of(taught, 1)
+    assert any("4 of 4 parts kept for the epochs" in line for line in told)
+    assert model_of(taught, 2)[0] == weights
+    monkeypatch.setattr(Toy, "training", Training(cache_megabytes=0))
+    again, told = model_of(taught, 1)
+    assert any("0 of 4 parts kept for the epochs" in line for line in told)
+    assert again == weights
+
+
+def test_extracted_features_do_not_stay_behind(taught):
+    taught.train()
+    left = [path.name for path in taught.tools.models.rglob("*") if "features" in path.name]
+    assert left == []
+
+
+def test_a_worker_that_dies_at_extracting_is_told_with_its_part(taught, monkeypatch):
+    def die(_engine, _work, tasks, on_death, **_):
+        yield on_death(WorkerDied(tasks[2], -9))
+
+    monkeypatch.setattr(LocalEngine, "run", die)
+    with pytest.raises(RunFailed, match="died at part 2"):
+        taught.train()
 
 
 def test_no_labelled_rows(tmp_path):

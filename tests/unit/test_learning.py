@@ -49,7 +49,8 @@ def batches_of(batch, labels, split, size=50):
     def epoch(_):
         for low in range(0, len(labels), size):
             part = slice(low, low + size)
-            yield LabelledBatch(batch.slice(low, size), labels[part], split[part])
+            features = build()[:-1].transform(batch.slice(low, size))
+            yield LabelledBatch(features, labels[part], split[part])
 
     return epoch
 
