@@ -7,7 +7,7 @@ computes all the time still reads and writes. One item is under way on either si
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
@@ -37,11 +37,12 @@ class WriteBehind(Generic[Item]):
         self._write = write
         self._thread = ThreadPoolExecutor(1, "mlbatch-write")
         self._under_way: Future[None] | None = None
+        self._last: Future[None] | None = None
 
     def put(self, item: Item) -> None:
         """Begin to write ``item`` once the one before is written; raises what that one raised."""
         self.wait()
-        self._under_way = self._thread.submit(self._write, item)
+        self._under_way = self._last = self._thread.submit(self._write, item)
 
     def wait(self) -> None:
         """Return when everything put is written; raises what the last write raised."""
@@ -57,6 +58,12 @@ class WriteBehind(Generic[Item]):
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
         """Wait; an error of the last write is raised unless another one is on its way."""
-        self._thread.shutdown()
+        self._thread.shutdown(wait=False)
+        under_way = [self._last] if self._last is not None else []
+        try:
+            wait(under_way)
+        finally:
+            # A signal's exception ends the first wait, but must not cut the write off.
+            wait(under_way)
         if error is None:
             self.wait()

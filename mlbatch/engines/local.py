@@ -10,7 +10,10 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
+import signal
+import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -25,6 +28,8 @@ from mlbatch.project import make_importable
 
 Work = Callable[[PartTask], PartOutcome]
 OnDeath = Callable[[WorkerDied], PartTask]
+FINISH_SECONDS = 20.0
+"""How long a worker that is asked to leave may finish its transaction."""
 PRELOAD = ["mlbatch.scoring", "mlbatch.text", "sklearn.linear_model", "skops.io"]
 """Imported once, and shared by all workers: what scoring needs, and most models."""
 
@@ -71,9 +76,15 @@ class _Worker:
         with suppress(BrokenPipeError, ConnectionResetError):
             self.pipe.send(task)
 
-    def stop(self) -> None:
+    def dismiss(self) -> None:
+        """Ask it to leave: it finishes the transaction that is under way."""
         self.pipe.close()
         self.process.terminate()
+
+    def bury(self, seconds: float) -> None:
+        """Wait for its end; a process that does not leave in time is killed."""
+        self.process.join(seconds)
+        self.process.kill()
         self.process.join()
 
 
@@ -123,13 +134,19 @@ class _Pool:
         self._workers.append(_Worker(self._context, self._work))
 
     def stop(self) -> None:
+        until = time.monotonic() + FINISH_SECONDS
         for worker in self._workers:
-            worker.stop()
+            worker.dismiss()
+        for worker in self._workers:
+            worker.bury(max(until - time.monotonic(), 0))
 
 
 def _serve(pipe: Connection, work: bytes, project: Path | None) -> None:
     """A worker's life: parts in, outcomes out, until the pipe closes."""
     _die_with_parent()
+    # Whoever presses Ctrl-C stops the parent, which then dismisses its workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     if project is not None:
         make_importable(project)
     run: Work = pickle.loads(work)  # noqa: S301  our own bytes, from our own parent process
