@@ -56,6 +56,9 @@ format: setup ## Bring the code into shape
 cover: setup ## Run all tests and show what they do not reach
 	@$(BIN)/python -m pytest -n auto --cov --cov-report=term --cov-fail-under=95
 
+bench: setup mariadb bench-wires ## Measure scoring beside pandas, awswrangler, Ray, Spark, Metaflow and the floor; half an hour
+	@$(BIN)/python -m benchmarks.scoring
+
 bench-wires: setup mariadb ## Measure the connectors against bare calls of their servers, and awswrangler
 	@$(BIN)/python -m benchmarks.wires
 
@@ -73,4 +76,4 @@ check: lint test ## Exactly what CI runs
 clean: ## Remove what running and testing left behind
 	@rm -rf .mlbatch .pytest_cache .mypy_cache .ruff_cache .coverage*
 
-.PHONY: help setup run run-real mariadb test lint format cover quality bench-wires prove prove-long check clean
+.PHONY: help setup run run-real mariadb test lint format cover quality bench bench-wires prove prove-long check clean

@@ -174,7 +174,7 @@ def writing(folder: Path) -> dict[str, float]:
 
         def empty() -> None:
             with closing(connect(address)) as connection:
-                connection.query(f"DELETE FROM {TABLE.name}")  # noqa: S608
+                connection.query(f"DELETE FROM {TABLE.name}")
 
         def bare() -> None:
             with closing(connect(address)) as connection:

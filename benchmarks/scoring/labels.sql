@@ -1,0 +1,3 @@
+SELECT id AS text_id
+     , label
+  FROM known

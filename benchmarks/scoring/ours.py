@@ -1,0 +1,39 @@
+"""mlbatch itself, in a process of its own: plan, unload, score, write, verify, with every safety on.
+
+The clock runs from `infer` to its return; the source table and the registered model are there before.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import skops.io  # noqa: F401  imported before the clock starts, as peers import theirs
+
+from benchmarks.scoring.declared import JOBS
+from mlbatch.connectors.mysql.address import MysqlAddress
+from mlbatch.connectors.mysql.sink import MysqlSink
+from mlbatch.connectors.password import FixedPassword
+from mlbatch.testing import JobHarness
+
+
+def main() -> None:
+    """Run as the one argument, a JSON object, says; print seconds."""
+    told = json.loads(sys.argv[1])
+    password = FixedPassword(told["password"])
+    address = MysqlAddress(
+        told["host"], told["port"], told["database"], told["user"], password, verify_tls=False
+    )
+    harness = JobHarness(
+        JOBS[told["kind"]], Path(told["folder"]), workers=told["workers"], sink=MysqlSink(address)
+    )
+    started = time.perf_counter()
+    ended = harness.infer()
+    seconds = time.perf_counter() - started
+    print(json.dumps({"seconds": seconds, "stages": ended.stage_seconds}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

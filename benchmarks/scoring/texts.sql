@@ -1,0 +1,5 @@
+SELECT id AS text_id
+     , text
+     , updated_at
+     , deleted_at
+  FROM texts
