@@ -13,6 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mlbatch.window import EARLIEST, LATEST
+
 if TYPE_CHECKING:
     from mlbatch.declaration import Column
     from mlbatch.table import OutputTable
@@ -37,9 +39,13 @@ def judge_input(
     """Rows of ``batch`` that must not reach the model, of the ``columns`` it reads.
 
     NULL keys, NULL in a column that is not declared ``| None``, bytes that are not UTF-8, NaN or
-    infinite numbers, and texts longer than ``text_characters``.
+    infinite numbers, texts longer than ``text_characters``, and times before the year 1 or after
+    9999 in any column, which no database of ours can hold.
     """
     faults: Faults = {}
+    for field in batch.schema:
+        if pa.types.is_timestamp(field.type):
+            _judge_time(faults, field.name, batch.column(field.name))
     for name in key:
         _add(faults, pc.is_null(batch.column(name)), Fault("missing_key", f"{name} is NULL"))
     for column in columns:
@@ -52,6 +58,14 @@ def judge_input(
             wild = pc.invert(pc.is_finite(values))
             _add(faults, wild, Fault("not_finite", f"{column.name} is NaN or infinite"))
     return faults
+
+
+def _judge_time(faults: Faults, name: str, values: pa.Array) -> None:
+    beyond = pc.or_(
+        pc.less(values, pa.scalar(EARLIEST, values.type)),
+        pc.greater(values, pa.scalar(LATEST, values.type)),
+    )
+    _add(faults, beyond, Fault("out_of_range", f"{name} is not in the years 1 to 9999"))
 
 
 def _judge_text(faults: Faults, name: str, values: pa.Array, text_characters: int) -> None:

@@ -27,6 +27,7 @@ from mlbatch.ledger import BatchCommit, ModelPin, QuarantinedRow
 from mlbatch.overlap import WriteBehind, read_ahead
 from mlbatch.snapshot import Part
 from mlbatch.table import MODEL_VERSION, RUN_NO, SOURCE_UPDATED_AT
+from mlbatch.window import EARLIEST, LATEST
 
 if TYPE_CHECKING:
     from mlbatch.model import Prediction
@@ -214,6 +215,9 @@ def cursor_in_utc(values: pa.Array, zone: str) -> pa.Array:
     if zone != "UTC":
         aware = pc.assume_timezone(naive, zone, ambiguous="earliest", nonexistent="earliest")
         naive = aware.cast(pa.timestamp("us", "UTC")).cast(pa.timestamp("us"))
+        # The first and last hours of what a datetime can be leave it in other zones.
+        naive = pc.max_element_wise(naive, pa.scalar(EARLIEST, naive.type), skip_nulls=False)
+        naive = pc.min_element_wise(naive, pa.scalar(LATEST, naive.type), skip_nulls=False)
     return naive.fill_null(pa.scalar(0, pa.timestamp("us")))
 
 

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from mlbatch.errors import SnapshotError
 from mlbatch.snapshot import ManifestEntry, Part, Snapshot, read_manifest
+from mlbatch.window import EARLIEST, LATEST
 
 if TYPE_CHECKING:
     from mlbatch.storage import Storage
@@ -79,14 +80,20 @@ def _look(
 
 
 def _highest(parquet: pq.ParquetFile, cursor: str, zone: str) -> datetime | None:
-    column = parquet.read([cursor]).column(cursor)
-    value = pc.max(column.cast(pa.timestamp("us"))).as_py()
+    values = parquet.read([cursor]).column(cursor).cast(pa.timestamp("us"))
+    # Rows beyond the years of a datetime are quarantined; they move no watermark.
+    first, last = (pa.scalar(edge, values.type) for edge in (EARLIEST, LATEST))
+    known = pc.and_(pc.greater_equal(values, first), pc.less_equal(values, last))
+    value = pc.max(values.filter(known)).as_py()
     return None if value is None else to_utc(value, zone)
 
 
 def to_utc(naive: datetime, zone: str) -> datetime:
     """A cursor value without a zone, as the view's ``zone`` means it."""
-    return naive.replace(tzinfo=ZoneInfo(zone)).astimezone(UTC)
+    try:
+        return naive.replace(tzinfo=ZoneInfo(zone)).astimezone(UTC)
+    except OverflowError:
+        return naive.replace(tzinfo=UTC)
 
 
 def _check_schemas(prefix: str, schemas: list[pa.Schema]) -> None:

@@ -21,6 +21,13 @@ def utc(instant: datetime) -> datetime:
     return instant.astimezone(UTC)
 
 
+EARLIEST = datetime(1, 1, 1)  # noqa: DTZ001  in any column's own zone
+LATEST = datetime(9999, 12, 31, 23, 59, 59, 999999)  # noqa: DTZ001
+"""The times that Python and every database of ours can hold."""
+_BEGINNING = datetime(1, 1, 3, tzinfo=UTC)
+"""Before it, a time of another zone may have no date."""
+
+
 @dataclass(frozen=True, slots=True)
 class Window:
     """Cursor values ``since <= cursor < until``, in UTC; ``None`` leaves that side open."""
@@ -59,6 +66,8 @@ class Watermark:
 
     def window(self, overlap: timedelta, until: datetime | None = None) -> Window:
         """The next delta's window: the watermark less an overlap, for rows committed late."""
+        if self.value - _BEGINNING < overlap:
+            return Window(until=until)
         return Window(since=self.value - overlap, until=until)
 
 

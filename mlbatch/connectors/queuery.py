@@ -274,13 +274,20 @@ def _unzipped(chunks: Iterator[bytes]) -> str:
     for chunk in chunks:
         data = chunk
         while data:
-            pieces.append(stream.decompress(data))
+            try:
+                pieces.append(stream.decompress(data))
+            except zlib.error as error:
+                message = f"a data file is not gzip, or has garbage after its end: {error}"
+                raise SnapshotError(message) from error
             data = stream.unused_data
             if stream.eof and data:
                 stream = zlib.decompressobj(wbits=31)
     if pieces and not stream.eof:
         raise httpx.ReadError("the file broke off")
-    return b"".join(pieces).decode("utf-8")
+    try:
+        return b"".join(pieces).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise SnapshotError(f"a data file is not UTF-8: {error}") from error
 
 
 def _files(answer: dict[str, Any]) -> int:
@@ -307,7 +314,7 @@ def _translated(endpoint: str) -> Iterator[None]:
         yield
     except httpx.HTTPStatusError as error:
         raise _by_status(error, endpoint) from error
-    except (httpx.TransportError, zlib.error) as error:
+    except httpx.TransportError as error:
         message = f"Queuery at {endpoint}: {type(error).__name__}: {error}"
         raise TemporaryError(message, hint="try again; nothing was lost") from error
     except (KeyError, ValueError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -86,6 +87,15 @@ def test_the_job_in_the_readme_is_the_job_that_ships():
         assert line in code
     training = re.search(r"training = (Training\(.*\))", block).group(1)
     assert training in code
+
+
+def test_the_page_of_bad_inputs_is_what_the_tests_say():
+    command = [sys.executable, "-m", "bad_inputs.page", "--check"]
+    places = {"PYTHONPATH": f"{ROOT / 'tests'}:{ROOT}"}
+    done = subprocess.run(
+        command, cwd=ROOT, env=os.environ | places, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def blocks(text):

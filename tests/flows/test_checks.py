@@ -6,6 +6,7 @@ from itertools import count
 
 import numpy as np
 import pytest
+from bad_inputs import UNLAWFUL, bad_input
 from toy.harness import ToyHarness, note
 from toy.job import Toy
 from toy.model import Obedient
@@ -40,6 +41,7 @@ class Moody:
         return Prediction(["good"] * rows, np.full(rows, score))
 
 
+@bad_input(96, outcome=UNLAWFUL)
 @pytest.mark.parametrize(
     ("how", "law"),
     [

@@ -6,6 +6,7 @@ import sqlite3
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from bad_inputs import FAILS, NOTICED, QUARANTINED, REFUSED, bad_input
 from toy.harness import DAY_ONE, ToyHarness, note, notes
 from toy.job import Toy
 from toy.model import Obedient
@@ -88,6 +89,7 @@ def test_a_slot_is_done_once(harness):
     assert len(harness.tools.sink.ledger().runs("mood")) == 1
 
 
+@bad_input(121, outcome=REFUSED, says="slot")
 @pytest.mark.parametrize("slot", ["2999-01-01", "2026-02-29", "yesterday"], ids="121-{}".format)
 def test_a_wrong_slot_is_refused(harness, slot):
     with pytest.raises(UsageError, match="slot"):
@@ -106,6 +108,7 @@ def test_a_wrong_slot_is_refused(harness, slot):
         (98, "!raise", "prediction_failed"),
     ],
 )
+@bad_input(outcome=QUARANTINED)
 def test_a_bad_row_is_set_aside_and_the_others_go_on(harness, number, text, reason):
     ended = harness.notes([*notes(15), note(99, text, minutes=3)]).infer()
     assert number
@@ -115,6 +118,7 @@ def test_a_bad_row_is_set_aside_and_the_others_go_on(harness, number, text, reas
     assert (row.key, row.reason) == ("99", reason)
 
 
+@bad_input(104, outcome=QUARANTINED, says="missing_key")
 def test_104_a_row_without_a_key_is_set_aside(harness):
     ended = harness.notes([*notes(3), note(None, "good")], key="text").infer()
     (row,) = harness.quarantined(ended.run.run_id)
@@ -138,6 +142,7 @@ def test_too_many_bad_rows_fail_the_run(harness):
     assert "quarantined" in run.error
 
 
+@bad_input(100, 101, outcome=NOTICED, says="rows repeat a key")
 def test_100_101_the_newest_row_of_a_repeated_key_wins_and_it_is_said(harness):
     rows = notes(15)
     again = [note(2, "sad now", minutes=300), note(14, "good now", minutes=301)]
@@ -150,6 +155,7 @@ def test_100_101_the_newest_row_of_a_repeated_key_wins_and_it_is_said(harness):
     assert any("2 rows repeat a key" in notice for notice in harness.notices)
 
 
+@bad_input(92, outcome=FAILS, says="rows the model gave")
 def test_92_fewer_answers_than_rows_fail_the_run(harness):
     with pytest.raises(Exception, match="for 3 rows the model gave 2 labels"):
         harness.notes([*notes(2), note(9, "!short", minutes=9)]).infer()

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from bad_inputs import QUARANTINED, bad_input
 from toy.harness import ToyHarness, note, notes
 from toy.job import Toy
 from toy.model import Obedient
@@ -208,6 +209,7 @@ def _lease(owner, ledger):
     return Lease("mood", "toy", run.epoch, run.run_id, owner)
 
 
+@bad_input(98, outcome=QUARANTINED, says="killed_worker")
 def test_98_a_row_that_kills_its_worker_is_found_and_set_aside(tmp_path):
     harness = ToyHarness(Toy, tmp_path, part_rows=400, workers=2).given_model(Obedient())
     harness.notes([*notes(500), note(10_000, "!exit", minutes=1234)])

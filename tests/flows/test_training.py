@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from bad_inputs import ACCEPTED, REFUSED, bad_input
 from toy.harness import ToyHarness, note
 from toy.job import Toy
 
@@ -58,6 +59,7 @@ def test_a_refused_model_does_not_serve(taught, monkeypatch):
     assert taught.infer().run.new.model.version == 1
 
 
+@bad_input(89, outcome=ACCEPTED)
 def test_89_a_run_keeps_its_model_when_the_alias_moves(taught):
     taught.train()
     first = taught.infer()
@@ -123,6 +125,7 @@ def test_inference_without_a_model_says_what_to_do(tmp_path):
     assert "mlbatch run toy --mode train" in caught.value.hint
 
 
+@bad_input(60, outcome=REFUSED, says="is declared int64, the query gives string")
 def test_60_a_column_of_another_type_is_refused_before_anything_runs(tmp_path):
     harness = ToyHarness(Toy, tmp_path)
     harness.given("notes", [{"id": "a", "text": "x", "updated_at": None, "deleted_at": None}])

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import httpx
 import pymysql
 import pytest
+from bad_inputs import ACCEPTED, REFUSED, TEMPORARY, bad_input
 from fault_proxy import BLACK_HOLE, PASS, RESET, FaultProxy, Rule
 from test_sink import TABLE, begin, commit, ids, rows
 
@@ -234,6 +235,7 @@ def test_a_table_that_stays_locked_is_temporary(hopeless, sink, run, admin):
     assert ids(sink) == [1, 2]
 
 
+@bad_input(113, outcome=REFUSED)
 def test_a_right_that_was_taken_away_is_a_setting(sink, run, admin, server):
     execute(admin, f"REVOKE INSERT ON mlbatch.* FROM {server.user}")
     try:
@@ -296,6 +298,7 @@ def over_proxy(bucket):
         yield proxy, replace(bucket, access=replace(bucket.access, endpoint=endpoint))
 
 
+@bad_input(39, 40, outcome=ACCEPTED)
 @pytest.mark.parametrize(
     "faults",
     [[RESET, RESET], [Rule(cut_after=20_000)], [RESET, Rule(cut_after=300)], [BLACK_HOLE]],
@@ -311,6 +314,7 @@ def test_s3_is_asked_again_until_the_object_is_whole(bucket, over_proxy, faults)
     assert proxy.accepted == len(faults) + 1
 
 
+@bad_input(39, 40, outcome=TEMPORARY)
 @pytest.mark.parametrize(
     ("fault", "said"),
     [(RESET, "no answer"), (BLACK_HOLE, "no answer"), (Rule(cut_after=20_000), "2 times")],
@@ -451,6 +455,7 @@ def test_the_data_api_unloads_once_however_often_it_is_asked(bucket, engine, api
     assert engine.faults.rules[0].times == 0
 
 
+@bad_input(41, outcome=REFUSED)
 @pytest.mark.parametrize(
     ("status", "code", "kind"),
     [
@@ -528,6 +533,7 @@ def test_a_query_whose_reply_is_lost_is_not_asked_twice(asking, engine):
     assert engine.faults.rules[0].times == 0
 
 
+@bad_input(41, outcome=ACCEPTED)
 def test_an_expired_url_is_asked_for_anew(asking, bucket):
     seen = []
 

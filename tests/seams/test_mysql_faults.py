@@ -7,6 +7,7 @@ from contextlib import closing
 from dataclasses import replace
 
 import pytest
+from bad_inputs import ACCEPTED, TEMPORARY, bad_input
 from test_sink import TABLE, begin, commit, ids, rows
 
 from mlbatch.connectors.mysql.address import MysqlAddress, connect
@@ -66,6 +67,7 @@ def test_a_restart_between_two_batches_is_survived(server, writing):
     assert ids(sink) == [1, 2, 3, 4]
 
 
+@bad_input(111, outcome=ACCEPTED)
 def test_a_server_that_reads_only_for_a_while_is_waited_for(server, writing):
     sink, session = writing
     session.commit(commit(0, 2, rows(1, 2)))
@@ -77,6 +79,7 @@ def test_a_server_that_reads_only_for_a_while_is_waited_for(server, writing):
     assert ids(sink) == [1, 2, 3, 4]
 
 
+@bad_input(111, outcome=TEMPORARY, says="read-only")
 def test_a_server_that_stays_read_only_is_temporary(server, writing, monkeypatch):
     monkeypatch.setattr("mlbatch.connectors.mysql.session.REDO_SECONDS", 1.0)
     sink, session = writing

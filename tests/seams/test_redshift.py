@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 
 import pyarrow as pa
 import pytest
+from bad_inputs import ACCEPTED, bad_input
 
 from mlbatch.connectors.aws import AwsAccess
 from mlbatch.connectors.password import FixedPassword
@@ -195,6 +196,7 @@ def test_a_limit_of_time_is_told(warehouse):
         slow.fetch(never)
 
 
+@bad_input(46, outcome=ACCEPTED)
 def test_queuery_gives_the_same_rows_but_for_the_empty_text(data_api, queuery, s3_storage):
     RedshiftWarehouse(data_api, s3_storage).copy("notes", ROWS, replace_by=("id",))
     select = "SELECT id, text, at, good, share, day FROM notes ORDER BY id"

@@ -6,7 +6,9 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from bad_inputs import ACCEPTED, TEMPORARY, bad_input
 
+from mlbatch.connectors import aws
 from mlbatch.connectors.aws import AwsAccess
 from mlbatch.connectors.s3 import S3Storage
 from mlbatch.errors import ExitCode, SettingsError, SnapshotError, TemporaryError
@@ -73,16 +75,28 @@ def read(told):
     return follow
 
 
+@bad_input(38, outcome=ACCEPTED)
 def test_a_storm_of_503_passes(read, told):
     assert read("503 SlowDown", "503 SlowDown") == CONTENT
     assert told.asked == ["503 SlowDown", "503 SlowDown", "fine"]
 
 
+@bad_input(38, outcome=TEMPORARY, says="SlowDown")
+def test_a_storm_that_does_not_pass_is_temporary(read, told, monkeypatch):
+    monkeypatch.setattr(aws, "ATTEMPTS", 2)
+    with pytest.raises(TemporaryError, match="SlowDown") as caught:
+        read(*["503 SlowDown"] * 50)
+    assert caught.value.exit_code is ExitCode.TEMPORARY
+    assert len(told.asked) == 2
+
+
+@bad_input(40, outcome=ACCEPTED)
 def test_a_body_that_is_cut_short_is_read_again_whole(read, told):
     assert read("cut", "cut") == CONTENT
     assert told.asked == ["cut", "cut", "fine"]
 
 
+@bad_input(40, outcome=TEMPORARY, says="4 times")
 def test_a_body_that_stays_short_is_temporary(read):
     with pytest.raises(TemporaryError, match="4 times") as caught:
         read(*["cut"] * 9)

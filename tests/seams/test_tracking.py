@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from bad_inputs import TEMPORARY, bad_input
 
 from mlbatch.connectors.mlflow import DIGEST_TAG, MlflowTracking
 from mlbatch.devstack.process import free_ports, launch, stop, wait_until_ready
@@ -147,6 +148,7 @@ def test_a_version_without_a_digest_is_never_served(mlflow, model):
         mlflow.resolve("toy", "1")
 
 
+@bad_input(90, outcome=TEMPORARY)
 def test_90_a_registry_that_is_down_is_temporary(tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")

@@ -7,6 +7,7 @@ import sys
 import textwrap
 
 import pytest
+from bad_inputs import REFUSED, bad_input
 
 from mlbatch.errors import DeclarationError, UsageError
 from mlbatch.project import code_digest, find_root, load_job, load_project
@@ -203,6 +204,7 @@ def second_job(project, table):
     (other / "job.py").write_text(JOB.replace('table="mood"', f'table="{table}"'))
 
 
+@bad_input(122, outcome=REFUSED, says="both write the table")
 def test_122_two_jobs_that_write_one_table_are_both_refused(project):
     second_job(project, "mood")
     loaded = load_project(project)
@@ -212,6 +214,7 @@ def test_122_two_jobs_that_write_one_table_are_both_refused(project):
     }
 
 
+@bad_input(123, outcome=REFUSED)
 @pytest.mark.parametrize(
     ("text", "message", "line"),
     [

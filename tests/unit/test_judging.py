@@ -5,6 +5,7 @@ from datetime import datetime
 import numpy as np
 import pyarrow as pa
 import pytest
+from bad_inputs import ACCEPTED, QUARANTINED, bad_input
 from toy.job import Mood
 
 from mlbatch.declaration import Column
@@ -18,6 +19,7 @@ def reasons(faults):
     return {row: fault.reason for row, fault in faults.items()}
 
 
+@bad_input(49, 54, outcome=QUARANTINED)
 def test_inputs_that_must_not_reach_the_model():
     broken = pa.array([b"\xff\xfe", b"ok"]).view(pa.string())
     assert reasons(judge_input(pa.record_batch({"text": broken}), [TEXT], (), 10)) == {
@@ -55,6 +57,7 @@ def test_predictions_that_break_the_contract():
     }  # fmt: skip
 
 
+@bad_input(82, outcome=QUARANTINED, says="too_long")
 def test_a_text_longer_than_its_column():
     from dataclasses import replace
 
@@ -63,6 +66,7 @@ def test_a_text_longer_than_its_column():
     assert reasons(judge_output(rows, replace(Mood.table, columns=columns))) == {0: "too_long"}
 
 
+@bad_input(100, outcome=ACCEPTED)
 @pytest.mark.parametrize(
     ("keys", "minutes", "outdone"),
     [

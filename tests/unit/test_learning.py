@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from bad_inputs import ACCEPTED, FAILS, REFUSED, bad_input
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.ensemble import RandomForestClassifier
@@ -194,6 +195,7 @@ def saved(three, tmp_path):
     return save_model(three.model, tmp_path, dictionary="d"), tmp_path, three.model
 
 
+@bad_input(85, outcome=FAILS, says="not the registered one")
 @pytest.mark.parametrize("name", [CARD, ESTIMATOR])
 def test_85_a_changed_file_is_refused(saved, name):
     digest, folder, model = saved
@@ -203,6 +205,7 @@ def test_85_a_changed_file_is_refused(saved, name):
         load_model(folder, digest=digest, expected=expected(model))
 
 
+@bad_input(85, outcome=FAILS)
 def test_85_a_swapped_or_linked_file_is_refused(saved):
     digest, folder, model = saved
     (folder / ESTIMATOR).rename(folder / "elsewhere")
@@ -213,6 +216,7 @@ def test_85_a_swapped_or_linked_file_is_refused(saved):
         load_model(folder, digest=digest, expected=expected(model))
 
 
+@bad_input(80, 86, 94, outcome=REFUSED, says="the model was made with")
 def test_86_80_94_a_model_of_other_making_is_refused(saved, monkeypatch):
     digest, folder, model = saved
     for change in (
@@ -236,6 +240,7 @@ def redigest(folder, name=ESTIMATOR):
     return hashlib.sha256((folder / CARD).read_bytes()).hexdigest()
 
 
+@bad_input(87, outcome=FAILS, says="not trusted")
 def test_87_a_type_that_is_not_trusted_is_refused(saved):
     _, folder, model = saved
     forest = RandomForestClassifier(2).fit([[0.0], [1.0]], [0, 1])
@@ -250,6 +255,7 @@ class Evil:
         return (Path("marker").touch, ())
 
 
+@bad_input(88, outcome=FAILS, says="has no")
 def test_88_a_pickle_is_never_opened(saved, monkeypatch):
     _, folder, model = saved
     monkeypatch.chdir(folder)
@@ -271,6 +277,7 @@ def test_another_format_is_refused(saved):
         load_model(folder, digest=redigest(folder), expected=expected(model))
 
 
+@bad_input(94, outcome=ACCEPTED)
 def test_94_the_order_of_classes_is_the_declared_one(three):
     model = three.model
     turned = TrainedModel(
@@ -282,6 +289,7 @@ def test_94_the_order_of_classes_is_the_declared_one(three):
         TrainedModel(model.pipeline, ("tea", "soup"), model.calibration, None, ("text",))
 
 
+@bad_input(95, outcome=ACCEPTED)
 def test_95_the_input_is_not_changed(three):
     probe = pa.record_batch({"text": ["汁 鍋", "ﾌﾗｲﾊﾟﾝ"]})
     before = probe.to_pylist()
@@ -289,6 +297,7 @@ def test_95_the_input_is_not_changed(three):
     assert probe.to_pylist() == before
 
 
+@bad_input(96, outcome=ACCEPTED)
 def test_96_the_same_rows_get_the_same_answer_in_any_batch(three):
     probe, _, _ = rows(("soup", "bread", "tea"), count=64, seed=3)
     whole = three.model.predict(probe)

@@ -5,6 +5,7 @@ from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 
 import pytest
+from bad_inputs import ACCEPTED, REFUSED, bad_input
 
 from mlbatch.errors import MlbatchError, UsageError
 from mlbatch.job import Delta
@@ -81,12 +82,14 @@ def test_a_done_slot_is_done():
     assert decide(Request(slot="2026-01-02"), facts(done), Delta()).done is None
 
 
+@bad_input(121, outcome=REFUSED, says="slot")
 @pytest.mark.parametrize("text", ["2026-02-29", "2026-01-02", "x", "20260101T00"])
 def test_121_wrong_slots(text):
     with pytest.raises(UsageError, match="slot"):
         check_slot(text, date(2026, 1, 1))
 
 
+@bad_input(121, outcome=ACCEPTED)
 def test_121_a_leap_day_is_a_day():
     assert check_slot("2024-02-29", date(2026, 1, 1)) == "2024-02-29"
 

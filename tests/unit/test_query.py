@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import duckdb
 import pytest
+from bad_inputs import ACCEPTED, NOTICED, REFUSED, bad_input
 
 from mlbatch.dialect import CONNECTION_SETTINGS, to_duckdb
 from mlbatch.errors import DeclarationError, UsageError
@@ -131,6 +132,7 @@ def test_fingerprints_ignore_layout_and_comments_but_not_literals():
     assert first.fingerprint != FeatureQuery.parse("SELECT a, 'y' AS b FROM t").fingerprint
 
 
+@bad_input(15, outcome=REFUSED, says="did you mean `title`?")
 def test_15_a_missing_column_is_named_with_its_neighbour():
     with pytest.raises(DeclarationError) as caught:
         FeatureQuery.parse("SELECT title FROM t", file="x.sql").require(
@@ -143,10 +145,12 @@ def test_15_a_missing_column_is_named_with_its_neighbour():
     assert caught.value.hint == "It gives: title"
 
 
+@bad_input(17, outcome=ACCEPTED)
 def test_17_the_order_of_columns_does_not_matter():
     FeatureQuery.parse("SELECT b, a FROM t").require(["a", "b"], because="it must")
 
 
+@bad_input(22, outcome=NOTICED, says="gives another answer")
 def test_22_notices_name_what_differs_from_run_to_run():
     (notice,) = FeatureQuery.parse("SELECT GETDATE() AS a FROM t").notices
     assert notice.startswith("GETDATE() gives another answer")

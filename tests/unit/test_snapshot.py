@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from bad_inputs import ACCEPTED, FAILS, bad_input
 
 from mlbatch.batches import conform, read_part, rebatch
 from mlbatch.connectors.folder import FolderStorage
@@ -38,7 +39,12 @@ def test_manifests_round_trip():
             "promises 9 rows",
         ),
     ],
-)
+    ids=[
+        "31-cut-off", "31-a-list", "31-no-meta", "31-too-long", "32-another-bucket", "32-dots",
+        "31-a-file-twice", "31-wrong-sum",
+    ],
+)  # fmt: skip
+@bad_input(outcome=FAILS)
 def test_wrong_manifests_are_refused(content, message):
     with pytest.raises(SnapshotError, match=message):
         read_manifest(content, uri="m", prefix="s3://b/p/")
@@ -135,20 +141,58 @@ def test_a_snapshot_knows_its_parts_and_highest_cursor(storage):
     assert snapshot.bytes > 0
 
 
+@bad_input(23, outcome=ACCEPTED)
 def test_23_zero_rows_without_a_manifest(storage):
     snapshot = take(Scripted(lambda _: Unloaded(0, None)), storage)
     assert snapshot == Snapshot(storage.prefix + "run/", (), None)
 
 
+@bad_input(24, outcome=ACCEPTED)
 def test_24_zero_rows_with_an_empty_file(storage):
     assert take(unload_into(storage, [EMPTY]), storage).parts == ()
 
 
+@bad_input(28, outcome=ACCEPTED)
+def test_28_a_file_that_the_manifest_does_not_name_is_ignored(storage):
+    def stray(entries):
+        pq.write_table(ONE, storage.path(storage.prefix + "run/stray.parquet"))
+        return entries
+
+    assert take(unload_into(storage, [ONE], damage=stray), storage).rows == 1
+
+
+@bad_input(36, outcome=FAILS, says="not a Parquet file")
+def test_36_a_part_of_no_bytes_has_no_rows(storage):
+    def empty(rows):
+        def damage(entries):
+            uri = storage.prefix + f"run/empty{rows}.parquet"
+            storage.path(uri).touch()
+            return [*entries, ManifestEntry(uri, 0, rows)]
+
+        return damage
+
+    assert take(unload_into(storage, [ONE], damage=empty(0)), storage).rows == 1
+    other = FolderStorage(storage.root / "other")
+    with pytest.raises(SnapshotError, match="not a Parquet file"):
+        take(unload_into(other, [ONE], rows=2, damage=_promising(other)), other)
+
+
+def _promising(storage):
+    def damage(entries):
+        uri = storage.prefix + "run/empty.parquet"
+        storage.path(uri).touch()
+        return [*entries, ManifestEntry(uri, 0, 1)]
+
+    return damage
+
+
+@bad_input(26, outcome=FAILS, says="there is no manifest")
 def test_26_a_missing_manifest_is_never_empty(storage):
     with pytest.raises(SnapshotError, match="there is no manifest"):
         take(Scripted(lambda _: Unloaded(3, None)), storage)
 
 
+@bad_input(27, outcome=FAILS, says="is missing")
 def test_27_a_missing_file(storage):
     def extra(entries):
         return [*entries, ManifestEntry(storage.prefix + "run/9.parquet", 1, 0)]
@@ -157,6 +201,7 @@ def test_27_a_missing_file(storage):
         take(unload_into(storage, [ONE], damage=extra), storage)
 
 
+@bad_input(outcome=FAILS)
 @pytest.mark.parametrize(
     ("bytes_more", "rows_more", "told", "message"),
     [
@@ -175,6 +220,7 @@ def test_promises_that_are_not_kept(storage, bytes_more, rows_more, told, messag
         take(unload_into(storage, [ONE], rows=told, damage=wrong), storage)
 
 
+@bad_input(33, outcome=FAILS, says="not a Parquet file")
 def test_33_a_truncated_file(storage):
     def truncate(entries):
         (e,) = entries
@@ -186,12 +232,14 @@ def test_33_a_truncated_file(storage):
         take(unload_into(storage, [ONE], damage=truncate), storage)
 
 
+@bad_input(45, outcome=FAILS, says="has other columns")
 def test_45_parts_of_different_types(storage):
     other = pa.table({"at": pa.array([AT], pa.timestamp("us")), "more": [1]})
     with pytest.raises(SnapshotError, match="part 1 has other columns"):
         take(unload_into(storage, [ONE, other]), storage)
 
 
+@bad_input(37, outcome=FAILS, says="was replaced")
 def test_37_a_part_that_was_replaced_is_refused(storage, part):
     _, file = part
     uri = storage.prefix + "part.parquet"
@@ -204,6 +252,7 @@ def test_37_a_part_that_was_replaced_is_refused(storage, part):
         assert opened.size() == file.stat().st_size
 
 
+@bad_input(32, outcome=FAILS, says="outside")
 @pytest.mark.parametrize("uri", ["file:///etc/passwd", "s3://x/y"])
 def test_32_objects_outside_the_store_are_refused(storage, uri):
     with pytest.raises(SnapshotError, match="outside"):

@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 TEXT_CHARACTERS = 255
 """Longest key and detail of a quarantined row."""
+_COLUMNS = [{"number": "part_no"}.get(field.name, field.name) for field in fields(PartState)]
 
 
 def part_state(row: Mapping[str, Any] | RowMapping) -> PartState:
     """A part row as a value."""
-    names = {field.name: field.name for field in fields(PartState)} | {"number": "part_no"}
-    return PartState(**{name: row[column] for name, column in names.items()})
+    return PartState(*[row[column] for column in _COLUMNS])
 
 
 def move_values(run: Run, batch: BatchCommit) -> dict[str, object]:

@@ -17,7 +17,8 @@ from mlbatch.errors import TemporaryError
 CONNECT_SECONDS = 10
 ANSWER_SECONDS = 120
 """A statement that takes longer counts as lost. A batch takes well under a second."""
-LOAD_CHUNK_BYTES = 1 << 20
+LOAD_CHUNK_BYTES = 1 << 19
+"""Half of the smallest max_allowed_packet that is met: a longer packet ends the connection."""
 
 # ANSI_QUOTES lets one quoting of identifiers serve every database. A short wait_timeout makes the
 # server end the open transaction of a worker that sleeps, which would block its successor.

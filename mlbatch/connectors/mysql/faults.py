@@ -22,7 +22,14 @@ _RETIRED = 1020  # "Record has changed since last read", MariaDB's snapshot isol
 
 _TLS = 2026
 
+_TOO_WIDE = (
+    "the declared texts are too long for one row or key: lower their MaxLen, or leave it out"
+)
 _HINTS = {
+    1071: _TOO_WIDE,
+    1074: _TOO_WIDE,
+    1117: _TOO_WIDE,
+    1118: _TOO_WIDE,
     1044: "grant the user its rights on the database: deploy/mysql holds the statements",
     1045: "check sink.user and its password, token or secret",
     1049: "create the database, or mend sink.database",

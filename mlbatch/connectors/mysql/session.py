@@ -196,6 +196,7 @@ def way_into(connection: LoadingConnection, address: MysqlAddress, table: Output
     with closing(connection.cursor()) as cursor:
         cursor.execute(statements.COLUMNS, (table.name,))
         found = {row[0] for row in cursor.fetchall()}
-    triggers = scalar(connection, statements.TRIGGERS, table.name)
-    is_ours_alone = found == set(table.schema.names) and not triggers
+    others = (statements.TRIGGERS, statements.CHILDREN)
+    is_disturbed = any(scalar(connection, count, table.name) for count in others)
+    is_ours_alone = found == set(table.schema.names) and not is_disturbed
     return Way.LOAD if is_ours_alone else Way.ROWS

@@ -26,6 +26,7 @@ from mlbatch.connectors.mysql.address import (
     connect_to_writer,
     scalar,
 )
+from mlbatch.connectors.mysql.existing import check_existing
 from mlbatch.connectors.mysql.faults import translated
 from mlbatch.connectors.mysql.session import MysqlPartSession, way_into
 from mlbatch.connectors.mysql.statements import Way
@@ -55,6 +56,7 @@ class MysqlSink:
     def prepare(self, table: OutputTable) -> str:
         """See `mlbatch.sink.Sink.prepare`."""
         with MysqlDatabase(self.address).writing() as connection:
+            check_existing(connection, table)
             migrate(connection, table)
         return str(self.way(table))
 

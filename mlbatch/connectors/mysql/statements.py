@@ -18,7 +18,7 @@ class Way(StrEnum):
     LOAD = "LOAD DATA LOCAL"
     """Replaces whole rows, so it is only for a table with exactly the declared columns."""
     ROWS = "INSERT statements of many rows"
-    """Where it has more, or triggers, or where server or settings forbid LOAD DATA LOCAL."""
+    """Where it has more, triggers or children, or where server or settings forbid LOAD DATA LOCAL."""
 
 
 # First of the transaction: it takes the row's lock, and is fence and compare-and-set at once. The
@@ -48,6 +48,11 @@ COLUMNS = (
 TRIGGERS = (
     "SELECT COUNT(*) FROM information_schema.triggers"
     " WHERE event_object_schema = DATABASE() AND event_object_table = %s"
+)
+# Replacing a row removes it first, and with it whatever refers to it.
+CHILDREN = (
+    "SELECT COUNT(*) FROM information_schema.key_column_usage"
+    " WHERE referenced_table_schema = DATABASE() AND referenced_table_name = %s"
 )
 
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-STATEMENT_BYTES = 1 << 20
-"""Longest statement: far below any max_allowed_packet, whose excess ends the connection."""
+STATEMENT_BYTES = 1 << 19
+"""Longest list of rows: with its statement below any max_allowed_packet, whose excess ends the connection."""
 
 _LOAD_ESCAPES = (("\\", "\\\\"), ("\t", "\\t"), ("\n", "\\n"), ("\0", "\\0"))
 _LITERAL_ESCAPES = (("\\", "\\\\"), ("'", "\\'"), ("\0", "\\0"))

@@ -94,5 +94,9 @@ ARROW = {
     "date": pa.date32(),
     "timestamp": pa.timestamp("us"),
     "timestamptz": pa.timestamp("us", "UTC"),
+    "varbyte": pa.binary(),
+    "geometry": pa.binary(),
+    "geography": pa.binary(),
+    "hllsketch": pa.binary(),
 }
 """Arrow's type for a type that Redshift names so; text for all others."""

@@ -140,6 +140,9 @@ _OIDS = {
     1082: "date",
     1114: "timestamp",
     1184: "timestamptz",
+    3000: "geometry",
+    3001: "geography",
+    6551: "varbyte",
 }
 _NUMERIC = 1700
 

@@ -7,12 +7,14 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from bad_inputs import ACCEPTED, QUARANTINED, bad_input
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlbatch.text import dictionary_fingerprint, dictionary_name, lemmas, normalise, surfaces
 
 
+@bad_input(outcome=ACCEPTED)
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -34,6 +36,7 @@ def test_words(text, words):
     assert surfaces(normalise(text)) == words
 
 
+@bad_input(outcome=ACCEPTED)
 @pytest.mark.parametrize(
     "text",
     [
@@ -52,11 +55,13 @@ def test_accepted(text):
     assert isinstance(lemmas(normalise(text)), list)
 
 
+@bad_input(70, outcome=QUARANTINED, says="100,000 characters")
 def test_70_a_text_beyond_mecab_is_refused_not_lost():
     with pytest.raises(ValueError, match="100,000 characters"):
         surfaces("1" * 100_000)
 
 
+@bad_input(68, outcome=QUARANTINED)
 def test_68_what_is_no_text_is_an_error():
     for value in (None, b"x", 3):
         with pytest.raises((TypeError, AttributeError)):
@@ -77,11 +82,13 @@ def test_any_text_is_read_to_its_end(text):
     assert isinstance(lemmas(plain), list)
 
 
+@bad_input(79, outcome=ACCEPTED)
 def test_79_words_that_no_dictionary_knows():
     made_up = " ".join(f"xq{n}zw" for n in range(1_000))
     assert len(surfaces(made_up)) >= 1_000
 
 
+@bad_input(81, outcome=ACCEPTED)
 def test_81_one_tagger_a_thread():
     texts = [f"玉ねぎを{n}個切る" for n in range(200)]
     with ThreadPoolExecutor(8) as pool:
@@ -100,6 +107,7 @@ os._exit(0 if same and len(set(tokeniser._local.taggers) - inherited) == 1 else 
 """
 
 
+@bad_input(81, outcome=ACCEPTED)
 def test_81_a_fork_makes_its_own():
     # In a process of its own: this one may have threads, and forking those is another matter.
     assert subprocess.run([sys.executable, "-c", FORK], timeout=60, check=False).returncode == 0
