@@ -1,7 +1,6 @@
 """Looks at everything a run needs, one thing after the other, and says what to do about each.
 
-Nothing is changed but one small object below the storage's prefix and, when they are missing, the
-ledger's own tables.
+Nothing is changed but one small object below the storage's prefix.
 """
 
 from __future__ import annotations

@@ -124,7 +124,7 @@ class Sink(Protocol):
         ...
 
     def ledger(self) -> Ledger:
-        """The ledger beside the outputs; its tables are made when missing."""
+        """The ledger beside the outputs; the first lease makes its tables, reading makes nothing."""
         ...
 
     def session(self, table: OutputTable, run: Run) -> AbstractContextManager[PartSession]:

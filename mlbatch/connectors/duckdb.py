@@ -77,7 +77,8 @@ class DuckdbWarehouse:
         match = " AND ".join(
             f"t.{quote_identifier(k)} = s.{quote_identifier(k)}" for k in replace_by
         )
-        with self._connected() as connection:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self._connected(self.path) as connection:
             connection.register("staged", rows)
             connection.execute("BEGIN")
             connection.execute(f"CREATE TABLE IF NOT EXISTS {name} AS FROM staged LIMIT 0")
@@ -87,9 +88,10 @@ class DuckdbWarehouse:
         return rows.num_rows
 
     @contextmanager
-    def _connected(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with _translated(self.path), duckdb.connect(str(self.path)) as connection:
+    def _connected(self, file: Path | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
+        # Whoever only reads makes no file: without one, the warehouse is empty.
+        file = file or (self.path if self.path.exists() else Path(":memory:"))
+        with _translated(self.path), duckdb.connect(str(file)) as connection:
             for setting in CONNECTION_SETTINGS:
                 connection.execute(setting)
             yield connection

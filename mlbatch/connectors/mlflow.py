@@ -37,6 +37,8 @@ _ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
 }
 
+_LOCAL = "sqlite:///"
+
 
 @dataclass(frozen=True)
 class MlflowTracking:
@@ -54,8 +56,8 @@ class MlflowTracking:
 
         for name in ("alembic", "mlflow"):
             logging.getLogger(name).setLevel(logging.WARNING)
-        if self.uri.startswith("sqlite:///"):
-            Path(self.uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+        if self.uri.startswith(_LOCAL):
+            Path(self.uri.removeprefix(_LOCAL)).parent.mkdir(parents=True, exist_ok=True)
         return MlflowClient(self.uri, self.uri)
 
     def about(self) -> str:
@@ -78,7 +80,7 @@ class MlflowTracking:
     def _start(self, job: str, tags: Mapping[str, str]) -> str:
         experiment = self._client.get_experiment_by_name(job)
         if experiment is None:
-            local = self.uri.startswith("sqlite:///")
+            local = self.uri.startswith(_LOCAL)
             location = (self.artifacts / job).absolute().as_uri() if local else None
             experiment_id = self._client.create_experiment(job, artifact_location=location)
         else:
@@ -117,6 +119,8 @@ class MlflowTracking:
 
     def resolve(self, name: str, alias_or_version: str = CHAMPION) -> ModelVersion | None:
         """See `mlbatch.tracking.Tracking.resolve`."""
+        if self.uri.startswith(_LOCAL) and not Path(self.uri.removeprefix(_LOCAL)).exists():
+            return None
         from mlflow.exceptions import MlflowException  # noqa: PLC0415
 
         with _translated(self.uri):

@@ -21,7 +21,7 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError
 
 from mlbatch.checksum import checksum
-from mlbatch.connectors.database.ledger_store import LedgerStore
+from mlbatch.connectors.database.ledger_on_demand import LedgerOnDemand
 from mlbatch.connectors.database.migration import migrate
 from mlbatch.connectors.database.part_rows import (
     move_values,
@@ -29,7 +29,7 @@ from mlbatch.connectors.database.part_rows import (
     quarantine_values,
 )
 from mlbatch.connectors.database.rows import to_arrow
-from mlbatch.connectors.database.tables import METADATA, storable
+from mlbatch.connectors.database.tables import storable
 from mlbatch.errors import Fenced, MlbatchError, RunFailed, TemporaryError
 from mlbatch.failpoint import reach
 from mlbatch.ledger import BatchCommit, PartState, Run, taken_over
@@ -56,12 +56,9 @@ class SqliteSink:
             migrate(connection, table)
         return f"upserts into {self.path.name}"
 
-    def ledger(self) -> LedgerStore:
+    def ledger(self) -> LedgerOnDemand:
         """See `mlbatch.sink.Sink.ledger`."""
-        database = SqliteDatabase(self.path)
-        with database.writing() as connection:
-            METADATA.create_all(connection)
-        return LedgerStore(database)
+        return LedgerOnDemand(SqliteDatabase(self.path), self.path.exists)
 
     @contextmanager
     def session(self, table: OutputTable, run: Run) -> Iterator[SqlitePartSession]:

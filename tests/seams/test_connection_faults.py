@@ -171,7 +171,7 @@ def test_mysql_that_does_not_greet_is_temporary(proxied, rule):
     proxy, address = proxied
     proxy.rule = rule
     with fails(TemporaryError, "does not answer"):
-        MysqlSink(address).ledger()
+        MysqlSink(address).ledger().runs()
 
 
 @pytest.mark.parametrize("fault", [RESET, BLACK_HOLE, Rule(cut_after=1)], ids=str)

@@ -239,24 +239,24 @@ def test_a_dropped_table_is_named(sink, run, mysql_address):
 def test_a_wrong_password_is_a_setting(mysql_address):
     wrong = replace(mysql_address, user="nobody", password=FixedPassword("sesame"))
     with pytest.raises(SettingsError) as caught:
-        MysqlSink(wrong).ledger()
+        MysqlSink(wrong).ledger().runs()
     assert "nobody" in caught.value.message
     assert "sesame" not in caught.value.message + str(caught.value.hint) + repr(wrong)
 
 
 def test_a_missing_database_is_a_setting(mysql_address):
     with pytest.raises(SettingsError, match="nowhere"):
-        MysqlSink(replace(mysql_address, database="nowhere")).ledger()
+        MysqlSink(replace(mysql_address, database="nowhere")).ledger().runs()
 
 
 def test_a_dead_server_is_temporary(mysql_address, unused_tcp_port):
     with pytest.raises(TemporaryError, match="does not answer"):
-        MysqlSink(replace(mysql_address, port=unused_tcp_port)).ledger()
+        MysqlSink(replace(mysql_address, port=unused_tcp_port)).ledger().runs()
 
 
 def test_a_server_without_tls_is_refused_when_tls_is_wanted(mysql_address):
     with pytest.raises(SettingsError):
-        MysqlSink(replace(mysql_address, verify_tls=True)).ledger()
+        MysqlSink(replace(mysql_address, verify_tls=True)).ledger().runs()
 
 
 def test_the_server_never_gets_a_file(mysql_address, tmp_path):

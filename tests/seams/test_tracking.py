@@ -32,7 +32,7 @@ def migrated(tmp_path_factory):
     """MLflow's tables are made once; each test gets a copy."""
     folder = tmp_path_factory.mktemp("mlflow")
     tracking = MlflowTracking(f"sqlite:///{folder}/mlflow.db", folder)
-    assert tracking.resolve("nobody") is None
+    assert tracking._client.get_experiment_by_name("nobody") is None
     return folder / "mlflow.db"
 
 

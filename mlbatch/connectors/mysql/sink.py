@@ -14,10 +14,9 @@ import pyarrow as pa
 import pymysql
 from sqlalchemy import Connection, Engine, create_engine, text
 
-from mlbatch.connectors.database.ledger_store import LedgerStore
+from mlbatch.connectors.database.ledger_on_demand import LedgerOnDemand
 from mlbatch.connectors.database.migration import migrate
 from mlbatch.connectors.database.rows import to_arrow
-from mlbatch.connectors.database.tables import METADATA
 from mlbatch.connectors.mysql import statements
 from mlbatch.connectors.mysql.address import (
     LoadingConnection,
@@ -65,12 +64,9 @@ class MysqlSink:
         with translated(self.address), closing(connect_to_writer(self.address)) as connection:
             return way_into(connection, self.address, table)
 
-    def ledger(self) -> LedgerStore:
+    def ledger(self) -> LedgerOnDemand:
         """See `mlbatch.sink.Sink.ledger`."""
-        database = MysqlDatabase(self.address)
-        with database.writing() as connection:
-            METADATA.create_all(connection)
-        return LedgerStore(database)
+        return LedgerOnDemand(MysqlDatabase(self.address))
 
     @contextmanager
     def session(self, table: OutputTable, run: Run) -> Iterator[MysqlPartSession]:

@@ -1,0 +1,63 @@
+"""A ledger whose tables the first lease makes: whoever only reads creates nothing.
+
+Without tables every answer is that of an empty ledger, so a user with SELECT alone may read.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sqlalchemy import inspect
+
+from mlbatch.connectors.database.ledger_store import Database, LedgerStore
+from mlbatch.connectors.database.tables import LEASE, METADATA, PART, QUARANTINE, RUN, WATERMARK
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy import Table
+
+    from mlbatch.ledger import Lease, Owner, PartState, QuarantinedRow, Run
+    from mlbatch.window import Watermark
+
+
+class LedgerOnDemand(LedgerStore):
+    """`mlbatch.sink.Ledger` in a database that may not have it yet."""
+
+    def __init__(self, database: Database, is_there: Callable[[], bool] = lambda: True) -> None:
+        """``is_there`` tells, without making it, whether there is a database at all."""
+        super().__init__(database)
+        self._is_there = is_there
+        self._tables: frozenset[str] = frozenset()
+
+    def _has(self, table: Table) -> bool:
+        if table.name not in self._tables and self._is_there():
+            with self._database.reading() as connection:
+                self._tables = frozenset(inspect(connection).get_table_names())
+        return table.name in self._tables
+
+    def acquire(self, output_table: str, job: str, owner: Owner, epoch: int) -> Lease:
+        """See `mlbatch.sink.Ledger.acquire`."""
+        with self._database.writing() as connection:
+            METADATA.create_all(connection)
+        return super().acquire(output_table, job, owner, epoch)
+
+    def runs(self, output_table: str | None = None) -> tuple[Run, ...]:
+        """See `mlbatch.sink.Ledger.runs`."""
+        return super().runs(output_table) if self._has(RUN) else ()
+
+    def parts(self, run_id: str) -> tuple[PartState, ...]:
+        """See `mlbatch.sink.Ledger.parts`."""
+        return super().parts(run_id) if self._has(PART) else ()
+
+    def quarantined(self, run_id: str, limit: int) -> tuple[QuarantinedRow, ...]:
+        """See `mlbatch.sink.Ledger.quarantined`."""
+        return super().quarantined(run_id, limit) if self._has(QUARANTINE) else ()
+
+    def watermark(self, job: str, generation: str) -> Watermark | None:
+        """See `mlbatch.sink.Ledger.watermark`."""
+        return super().watermark(job, generation) if self._has(WATERMARK) else None
+
+    def holder(self, output_table: str) -> Owner | None:
+        """See `mlbatch.sink.Ledger.holder`."""
+        return super().holder(output_table) if self._has(LEASE) else None
