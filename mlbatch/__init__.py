@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from mlbatch.gates import Gate
     from mlbatch.job import Job
+    from mlbatch.model import Prediction
     from mlbatch.table import Output
     from mlbatch.view import FeatureView
 
@@ -28,9 +29,10 @@ _HOMES = {
     "Job": "mlbatch.job",
     "Le": "annotated_types",
     "Output": "mlbatch.table",
+    "Prediction": "mlbatch.model",
 }
 
-__all__ = ["Doc", "FeatureView", "Gate", "Ge", "Job", "Le", "Output", "__version__"]
+__all__ = ["Doc", "FeatureView", "Gate", "Ge", "Job", "Le", "Output", "Prediction", "__version__"]
 
 
 def __getattr__(name: str) -> object:

@@ -26,7 +26,7 @@ from mlbatch.overlap import read_ahead
 
 if TYPE_CHECKING:
     from mlbatch.engine import Engine
-    from mlbatch.labelled import LabelledRows
+    from mlbatch.labelled import LabelledInputs, LabelledRows
     from mlbatch.snapshot import Part, Snapshot
 
 _WIDTH = b"mlbatch.width"
@@ -50,7 +50,11 @@ class Extracted:
     def _batches(self) -> Iterator[LabelledBatch]:
         for part in self.snapshot.parts:
             path = _path(self.folder, part)
-            yield from read_features(path) if path.exists() else self.rows.read(part, Counter())
+            yield from read_features(path) if path.exists() else self.rows.features(part, Counter())
+
+    def read(self) -> Iterator[LabelledInputs]:
+        """The same rows before their features were made."""
+        return (rows for part in self.snapshot.parts for rows in self.rows.read(part, Counter()))
 
     @property
     def kept(self) -> int:
@@ -95,7 +99,7 @@ class ExtractPart:
         """Extract the part with the task's number in the order of the snapshot."""
         part = self.parts[task.part_number]
         left_out: Counter[str] = Counter()
-        batches = self.rows.read(part, left_out)
+        batches = self.rows.features(part, left_out)
         write_features(_path(self.folder, part), batches, self.bytes_per_row * part.rows)
         _notes(self.folder, part).write_text(json.dumps(left_out), encoding="utf-8")
         return PartOutcome(task.part_number, {})

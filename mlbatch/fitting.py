@@ -24,7 +24,7 @@ from sklearn.pipeline import Pipeline
 from mlbatch.calibration import Sigmoid, Temperature, choose_threshold
 from mlbatch.errors import UsageError
 from mlbatch.evaluation import Evaluation, evaluate
-from mlbatch.model import Label, TrainedModel, declared_order
+from mlbatch.model import Label, TrainedModel, decision_values, declared_order
 
 _SLICE = 0.2
 """Share of the rows that calibrate where there is one fold."""
@@ -245,7 +245,7 @@ class _Learner:
     def _decide(self, classifier: Any, features: Any) -> np.ndarray:  # noqa: ANN401
         learnt = classifier.classes_.tolist()
         order = [learnt.index(label) for label in self._plan.classes]
-        return declared_order(classifier.decision_function(features), order)
+        return declared_order(decision_values(classifier, features), order)
 
     def calibrated(self, unseen: Decisions) -> TrainedModel:
         """The final model with calibration and threshold from the fold models' decisions."""

@@ -16,8 +16,10 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pyarrow as pa
@@ -95,6 +97,8 @@ class Job:
     delta: ClassVar[Delta] = Delta()
     limits: ClassVar[Limits] = Limits()
     gates: ClassVar[tuple[Gate, ...]] = ()
+    predict: ClassVar[Callable[[Any, pa.RecordBatch], Any] | None] = None
+    """``(model, batch) -> Prediction``, asked instead of the learnt model: for rules beside it."""
     trusted_types: ClassVar[tuple[str, ...]] = ()
     """Types of the job's own that its saved model may contain, beside mlbatch's."""
 
@@ -106,7 +110,10 @@ class Job:
         cls.name = parts[-2] if parts[-1] == "job" and len(parts) > 1 else cls.__name__.lower()
         if "model" in cls.__dict__:
             cls.model = staticmethod(cls.__dict__["model"])
+        if callable(cls.__dict__.get("predict")):
+            cls.predict = staticmethod(cls.__dict__["predict"])
         _check_attributes(cls)
+        _check_predict(cls)
         _check_features(cls)
         _check_labels(cls)
 
@@ -149,6 +156,21 @@ def _check_attributes(job: type[Job]) -> None:
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean `{near[0]}`?" if near else "a job has the attributes of mlbatch.Job"
         raise job.place.error(f"{job.__name__} has an unknown attribute `{name}`", hint=hint)
+
+
+def _check_predict(job: type[Job]) -> None:
+    if job.predict is None:
+        return
+    message = f"{job.__name__} has a wrong `predict`"
+    try:
+        inspect.signature(job.predict).bind("model", "batch")
+    except (TypeError, ValueError) as error:
+        hint = f"it is a function (model, batch) that returns a Prediction: {error}"
+        raise job.place.error(message, hint=hint) from error
+    file = getattr(getattr(job.predict, "__code__", None), "co_filename", None)
+    if file is None or Path(file).parent != Path(str(job.place.file)).parent:
+        # Only what stands there is in the digest that keeps a run from going on with other code.
+        raise job.place.error(message, hint="it is a function of a file in the job's folder")
 
 
 def _check_features(job: type[Job]) -> None:

@@ -16,8 +16,6 @@ from mlbatch.judging import judge_input
 from mlbatch.query import training_query
 
 if TYPE_CHECKING:
-    from sklearn.pipeline import Pipeline
-
     from mlbatch.job import Job
     from mlbatch.snapshot import Part
     from mlbatch.storage import Storage
@@ -44,20 +42,37 @@ def select_training_rows(job: type[Job]) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class LabelledInputs:
+    """Rows as they were read."""
+
+    batch: pa.RecordBatch
+    """The job's input columns."""
+    labels: np.ndarray
+    """Shape (rows,)."""
+    split: np.ndarray
+    """A stable hash of each row's split key in [0, 1), shape (rows,)."""
+
+
+@dataclass(frozen=True, slots=True)
 class LabelledRows:
     """The training rows of a snapshot. Picklable: workers read parts of it."""
 
     job: type[Job]
     storage: Storage
 
-    def read(self, part: Part, left_out: Counter[str]) -> Iterator[LabelledBatch]:
-        """One part's batches, the same at every reading; ``left_out`` counts others by reason."""
+    def features(self, part: Part, left_out: Counter[str]) -> Iterator[LabelledBatch]:
+        """What the steps of the job's pipeline but the last make of `read`."""
         steps = self.job.model()[:-1]
+        for rows in self.read(part, left_out):
+            yield LabelledBatch(steps.transform(rows.batch), rows.labels, rows.split)
+
+    def read(self, part: Part, left_out: Counter[str]) -> Iterator[LabelledInputs]:
+        """One part's batches, the same at every reading; ``left_out`` counts others by reason."""
         with self.storage.open(part.uri, etag=part.etag) as file:
             for batch in read_part(file, part, self._schema(), batch_rows=BATCH_ROWS):
                 kept = self._learnable(batch, left_out)
                 if kept.num_rows:
-                    yield self._labelled(kept, steps)
+                    yield self._labelled(kept)
 
     def _schema(self) -> pa.Schema:
         view, table = self.job.features.view, self.job.output.table
@@ -77,10 +92,10 @@ class LabelledRows:
         kept = [row for row in range(batch.num_rows) if row not in reasons]
         return batch.take(pa.array(kept, pa.int64()))
 
-    def _labelled(self, batch: pa.RecordBatch, steps: Pipeline) -> LabelledBatch:
+    def _labelled(self, batch: pa.RecordBatch) -> LabelledInputs:
         labels = batch.column(self.job.output.table.label).to_pylist()
-        return LabelledBatch(
-            features=steps.transform(batch.select(list(self.job.inputs))),
+        return LabelledInputs(
+            batch=batch.select(list(self.job.inputs)),
             labels=np.array(labels),
             split=np.array([fraction(text) for text in batch.column(SPLIT).to_pylist()]),
         )

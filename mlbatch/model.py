@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Label = str | int | bool
+_LEAST = 1e-12
+"""Probability below which an estimator's own is not told apart from zero."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +31,8 @@ class Prediction:
 class TrainedModel:
     """A fitted pipeline with calibration and, for two classes, a threshold.
 
-    The last step of ``pipeline`` is a linear classifier; the steps before it are stateless.
+    The last step of ``pipeline`` has decision values or probabilities; the steps before it are
+    stateless.
     """
 
     pipeline: Any
@@ -42,19 +45,19 @@ class TrainedModel:
 
     def __post_init__(self) -> None:
         """Refuse a classifier that learnt other labels than the declared ones."""
-        learnt = [_plain(label) for label in self.pipeline[-1].classes_]
+        learnt = [plain(label) for label in self.pipeline[-1].classes_]
         if sorted(map(repr, learnt)) != sorted(map(repr, self.classes)):
             message = f"the model learnt the labels {learnt}, the job declares {list(self.classes)}"
             raise ModelIncompatible(message, hint="train again on rows of every declared label")
 
     @property
     def _order(self) -> list[int]:
-        learnt = [_plain(label) for label in self.pipeline[-1].classes_]
+        learnt = [plain(label) for label in self.pipeline[-1].classes_]
         return [learnt.index(label) for label in self.classes]
 
     def decide(self, batch: pa.RecordBatch) -> np.ndarray:
         """Decision values: (rows,) for two classes, else (rows, classes) in declared order."""
-        return declared_order(self.pipeline.decision_function(batch), self._order)
+        return declared_order(decision_values(self.pipeline, batch), self._order)
 
     def predict(self, batch: pa.RecordBatch) -> Prediction:
         """A label and its probability for each row of ``batch``, which holds the inputs."""
@@ -78,5 +81,17 @@ def declared_order(decisions: np.ndarray, order: list[int]) -> np.ndarray:
     return decisions[:, order]
 
 
-def _plain(label: object) -> object:
+def decision_values(estimator: Any, rows: Any) -> np.ndarray:  # noqa: ANN401  any classifier
+    """Decision values, or for an estimator that has none the logarithms of its probabilities.
+
+    Shape (rows,) for two classes, as the log odds of the second, else (rows, classes).
+    """
+    if hasattr(estimator, "decision_function"):
+        return estimator.decision_function(rows)
+    logs = np.log(np.clip(estimator.predict_proba(rows), _LEAST, 1.0))
+    return logs[:, 1] - logs[:, 0] if logs.shape[1] == 2 else logs  # noqa: PLR2004
+
+
+def plain(label: Any) -> Any:  # noqa: ANN401  numpy's scalars as Python's
+    """A label as Python has it, whatever an array made of it."""
     return label.item() if isinstance(label, np.generic) else label

@@ -30,6 +30,7 @@ from mlbatch.engines.local import LocalEngine
 from mlbatch.inference import Inference, infer
 from mlbatch.ledger import QuarantinedRow
 from mlbatch.planner import Request
+from mlbatch.predicting import predictor
 from mlbatch.settings import Settings
 from mlbatch.sink import Sink
 from mlbatch.tools import Tools
@@ -195,4 +196,4 @@ class _Given:
     predictor: Predictor
 
     def __call__(self, job: type[Job], folder: Path, digest: str) -> Predictor:  # noqa: ARG002
-        return self.predictor
+        return predictor(job, self.predictor)

@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from mlbatch.extraction import Extracted, extract
 from mlbatch.fitting import EpochMetrics, FitResult, Plan, fit
 from mlbatch.gates import Verdict, judge
 from mlbatch.labelled import LabelledRows, select_training_rows
+from mlbatch.predicting import judged
 from mlbatch.project import code_digest
 from mlbatch.tracking import TrainingRecord
 from mlbatch.unloading import take_snapshot
@@ -63,6 +64,10 @@ def train(job: type[Job], tools: Tools) -> Trained:
 
     with _extracted(job, snapshot, tools) as rows:
         result = fit(job.model, rows.epoch, _learning_plan(job), on_epoch)
+    if job.predict is not None:
+        # What is judged is what will answer.
+        figures = judged(job, result.model, rows.read(), job.training.holdout)
+        result = replace(result, evaluation=figures)
     champion = tools.tracking.resolve(job.name)
     version = _register(job, training_id, result, epochs, snapshot, tools)
     verdicts = judge(job.gates, result.evaluation.metrics(), champion.metrics if champion else {})

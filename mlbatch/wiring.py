@@ -21,6 +21,7 @@ from mlbatch.engines.local import LocalEngine
 from mlbatch.errors import SettingsError
 from mlbatch.job import Job
 from mlbatch.model import TrainedModel
+from mlbatch.predicting import predictor
 from mlbatch.settings import (
     HOME,
     DuckdbSettings,
@@ -38,6 +39,7 @@ from mlbatch.tools import Notify, Tools
 if TYPE_CHECKING:
     from mlbatch.connectors.aws import AwsAccess
     from mlbatch.connectors.redshift.transport import Transport
+    from mlbatch.scoring import Predictor
     from mlbatch.sink import Sink
     from mlbatch.storage import Storage
     from mlbatch.warehouse import Warehouse
@@ -209,9 +211,9 @@ def save_job_model(model: TrainedModel, folder: Path) -> str:
     return save_model(model, folder, dictionary=dictionary_fingerprint())
 
 
-def load_job_model(job: type[Job], folder: Path, digest: str) -> TrainedModel:
+def load_job_model(job: type[Job], folder: Path, digest: str) -> Predictor:
     """Verify and load the model of ``job``; a worker process does so once."""
-    return _load_once(job, folder, digest)  # type: ignore[arg-type]
+    return predictor(job, _load_once(job, folder, digest))  # type: ignore[arg-type]
 
 
 @lru_cache(maxsize=1)

@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import get_args
 
 import click
+import numpy as np
+import pyarrow as pa
 import pytest
 
+from mlbatch import Prediction
 from mlbatch.cli.devstack import down_command, up_command
 from mlbatch.cli.doctor import doctor_command
 from mlbatch.cli.look import list_command, show_command, status_command
@@ -87,6 +90,20 @@ def test_the_job_in_the_readme_is_the_job_that_ships():
         assert line in code
     training = re.search(r"training = (Training\(.*\))", block).group(1)
     assert training in code
+
+
+def test_the_rule_beside_the_model_answers_as_the_page_says():
+    block = re.search(r"```py\n(.*?)\n\n\nclass", page("CONTRIBUTING.md"), re.DOTALL).group(1)
+    names = {}
+    exec(block, names)
+    batch = pa.record_batch({"name": ["たら でんぶ", "りんご"]})
+    answer = names["predict"](_Fruit(), batch)
+    assert (answer.labels, answer.scores.tolist()) == (["fish", "fruit"], [1.0, 0.5])
+
+
+class _Fruit:
+    def predict(self, batch):
+        return Prediction(["fruit"] * len(batch), np.full(len(batch), 0.5))
 
 
 def test_the_page_of_bad_inputs_is_what_the_tests_say():
