@@ -63,6 +63,8 @@ _TEMPORARY = frozenset(
         "ActiveStatementsExceededException",
     ]
 )
+_MOVED = (301, 307)
+_REGION = "x-amz-bucket-region"
 _LOG_IN = "log in as the role that deploy/iam describes; `mlbatch doctor` checks each right"
 
 
@@ -94,7 +96,7 @@ def _client(service: str, access: AwsAccess, pid: int) -> Any:  # noqa: ANN401, 
         s3={"addressing_style": "path"} if access.endpoint else None,
     )
     with aws_errors(service):
-        return boto3.session.Session().client(
+        client = boto3.session.Session().client(
             service,
             region_name=access.region,
             endpoint_url=access.endpoint,
@@ -102,6 +104,17 @@ def _client(service: str, access: AwsAccess, pid: int) -> Any:  # noqa: ANN401, 
             aws_secret_access_key=access.secret_key,
             config=configured,
         )
+    if service == "s3":
+        client.meta.events.register_first("needs-retry.s3.HeadBucket", _end_of_redirections)
+    return client
+
+
+def _end_of_redirections(response: tuple[Any, dict[str, Any]] | None, **_: object) -> None:
+    """Looking for a bucket's region is redirected too where nobody tells it: without end."""
+    told = response[1] if response else {}
+    about = told.get("ResponseMetadata", {})
+    if about.get("HTTPStatusCode") in _MOVED and _REGION not in about.get("HTTPHeaders", {}):
+        raise ClientError(told, "HeadBucket")
 
 
 @contextmanager
@@ -134,8 +147,10 @@ def _refused(error: ClientError, what: str) -> MlbatchError:
         return SettingsError(said, hint=_LOG_IN)
     if code == "NoSuchBucket":
         return SettingsError(said, hint="make the bucket, or mend storage.bucket")
-    if code in ("PermanentRedirect", "AuthorizationHeaderMalformed", "301"):
-        return SettingsError(said, hint="the bucket is in another region: mend storage.region")
+    if code in ("PermanentRedirect", "AuthorizationHeaderMalformed", "301", "307"):
+        headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+        place = headers.get(_REGION, "another region")
+        return SettingsError(said, hint=f"the bucket is in {place}: mend storage.region")
     if code in _TEMPORARY:
         return TemporaryError(said, hint="try again; nothing was lost")
     return RunFailed(said)

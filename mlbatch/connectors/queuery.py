@@ -9,6 +9,7 @@ as with an UNLOAD of our own.
 from __future__ import annotations
 
 import io
+import json
 import re
 import time
 import zlib
@@ -17,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 import pyarrow as pa
@@ -44,6 +45,9 @@ DOWNLOADS = 4
 TRIES = 5
 GROUP_ROWS = 5_000
 _UNKNOWN_ANSWERS = 10
+_EXPIRED = frozenset({400, 403})
+"""S3 says 400 where the signer's own log-in has run out, 403 where the URL's time has."""
+Result = TypeVar("Result")
 _TYPES = {
     "smallint": pa.int16(),
     "integer": pa.int32(),
@@ -83,7 +87,7 @@ class QueueryWarehouse:
         """See `mlbatch.warehouse.Warehouse.fetch`."""
         with self._client() as client:
             answer = self._ended(client, select)
-            schema = self._schema(answer)
+            schema = self._schema(client, answer)
             tables = [self._file(client, answer, n, schema) for n in range(_files(answer))]
         _check_count(answer, schema, sum(table.num_rows for table in tables))
         return pa.concat_tables([schema.arrow.empty_table(), *tables])
@@ -92,7 +96,7 @@ class QueueryWarehouse:
         """See `mlbatch.warehouse.Warehouse.unload`."""
         with self._client() as client, ThreadPoolExecutor(DOWNLOADS) as threads:
             answer = self._ended(client, select)
-            schema = self._schema(answer)
+            schema = self._schema(client, answer)
             waiting = [
                 threads.submit(self._part, client, answer, n, schema, prefix)
                 for n in range(_files(answer))
@@ -156,14 +160,16 @@ class QueueryWarehouse:
                 return found
         raise AssertionError  # the loop returns or raises
 
-    def _schema(self, answer: dict[str, Any]) -> Schema:
-        url = answer.get("manifest_file_url")
-        if not url:
+    def _schema(self, client: httpx.Client, answer: dict[str, Any]) -> Schema:
+        if not answer.get("manifest_file_url"):
             message = f"query {answer['id']} has no manifest, so its columns are not known"
             raise SnapshotError(message, hint="the server must unload with MANIFEST VERBOSE")
-        with _translated(self.endpoint):
-            document = httpx.get(url, timeout=ANSWER_SECONDS).raise_for_status().json()
-        return Schema.of(document)
+        return self._downloaded(
+            client,
+            answer,
+            lambda known: str(known["manifest_file_url"]),
+            lambda stream: Schema.of(json.loads(stream.read())),
+        )
 
     def _part(
         self, client: httpx.Client, answer: dict[str, Any], number: int, schema: Schema, prefix: str
@@ -179,16 +185,28 @@ class QueueryWarehouse:
     def _file(
         self, client: httpx.Client, answer: dict[str, Any], number: int, schema: Schema
     ) -> pa.Table:
-        """One data file; its URL is asked for anew when it has expired."""
+        return self._downloaded(
+            client,
+            answer,
+            lambda known: str(known["data_file_urls"][number]),
+            lambda stream: schema.table(_unzipped(stream.iter_raw())),
+        )
+
+    def _downloaded(
+        self,
+        client: httpx.Client,
+        answer: dict[str, Any],
+        url_of: Callable[[dict[str, Any]], str],
+        read: Callable[[httpx.Response], Result],
+    ) -> Result:
+        """A file read to its end; its signed URL is asked for anew when it has expired."""
         with _translated(self.endpoint):
             for attempt in stamina.retry_context(on=_worth_retrying, attempts=TRIES):
-                with attempt:
-                    url = answer["data_file_urls"][number]
-                    with httpx.stream("GET", url, timeout=ANSWER_SECONDS) as stream:
-                        if stream.status_code == httpx.codes.FORBIDDEN:
-                            answer = self._look(client, int(answer["id"]))
-                        stream.raise_for_status()
-                        return schema.table(_unzipped(stream.iter_raw()))
+                with attempt, httpx.stream("GET", url_of(answer), timeout=ANSWER_SECONDS) as stream:
+                    if stream.status_code in _EXPIRED:
+                        answer = self._look(client, int(answer["id"]))
+                    stream.raise_for_status()
+                    return read(stream)
         raise AssertionError  # the loop returns or raises
 
 
@@ -296,7 +314,7 @@ def _files(answer: dict[str, Any]) -> int:
 
 def _worth_retrying(error: Exception) -> bool:
     if isinstance(error, httpx.HTTPStatusError):
-        return error.response.status_code in (403, 429, 500, 502, 503, 504)
+        return error.response.status_code in _EXPIRED | {429, 500, 502, 503, 504}
     return isinstance(error, httpx.TransportError)
 
 

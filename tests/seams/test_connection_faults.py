@@ -65,7 +65,7 @@ EXIT = {
 def fails(kind, match):
     """The block fails with exactly this class, its exit code, and these words."""
     with pytest.raises(MlbatchError, match=match) as caught:
-        yield
+        yield caught
     assert type(caught.value) is kind
     assert caught.value.exit_code == EXIT[kind]
 
@@ -374,6 +374,27 @@ def test_what_s3_refuses_to_show_and_to_take(hopeless, status, code, kind):
             storage.put("s3://b/x", b"1")
 
 
+@pytest.mark.parametrize("status", [301, 307])
+def test_a_bucket_elsewhere_of_which_nobody_tells_the_region_is_a_setting(hopeless, status):
+    asked = []
+
+    def moved(request):
+        asked.append(request.method)
+        body = b"<?xml version='1.0'?><Error><Code>PermanentRedirect</Code></Error>"
+        return Reply(status, b"" if request.method == "HEAD" else body)
+
+    with serving(HttpFace(moved, "127.0.0.1", 0)) as face:
+        storage = S3Storage("far-away", access=AwsAccess("us-east-1", face.url, "k", "s"))
+        with fails(SettingsError, "far-away") as caught:
+            storage.about()
+        assert "mend storage.region" in caught.value.hint
+        with fails(SettingsError, "far-away"):
+            storage.stat("s3://far-away/x")
+        with fails(SettingsError, "far-away"):
+            storage.put("s3://far-away/x", b"1")
+    assert len(asked) < 12
+
+
 # Redshift
 
 
@@ -533,21 +554,29 @@ def test_a_query_whose_reply_is_lost_is_not_asked_twice(asking, engine):
     assert engine.faults.rules[0].times == 0
 
 
+@pytest.mark.parametrize("status", [400, 403])
+@pytest.mark.parametrize("kind", ["manifest", "result.csv."])
 @bad_input(41, outcome=ACCEPTED)
-def test_an_expired_url_is_asked_for_anew(asking, bucket):
-    seen = []
+def test_an_expired_url_is_asked_for_anew(asking, bucket, kind, status):
+    turns = []
 
     def expiring(request):
-        seen.append(request)
-        if "result.csv." in request.path and "manifest" not in request.path and len(seen) < 3:
-            return Reply(403, b"<Error><Code>AccessDenied</Code></Error>")
+        if kind in request.path:
+            turns.append(request.query["turn"])
+            if len(turns) < 3:
+                return Reply(status, b"<Error><Code>ExpiredToken</Code></Error>")
         got = httpx.get(bucket.access.endpoint + request.path, params=request.query)
         return Reply(got.status_code, got.content)
 
     with serving(HttpFace(expiring, "127.0.0.1", 0)) as face, between(bucket, face.port):
         assert asking.fetch(NUMBERS).num_rows == 100
-    data = [request.query["turn"] for request in seen if "manifest" not in request.path]
-    assert data[0] != data[1]
+    assert turns[0] != turns[1] != turns[2]
+
+
+def test_a_url_that_stays_refused_fails_in_its_own_words(hopeless, asking, bucket):
+    closed = HttpFace(lambda _: Reply(403, b""), "127.0.0.1", 0)
+    with serving(closed), between(bucket, closed.port), fails(RunFailed, "HTTP 403"):
+        asking.fetch(NUMBERS)
 
 
 @pytest.mark.parametrize("fault", [RESET, Rule(cut_after=400), BLACK_HOLE], ids=str)
@@ -560,14 +589,21 @@ def test_a_data_file_that_breaks_off_is_read_again_whole(asking, bucket, engine,
     assert not proxy.next_rules
 
 
-@pytest.mark.parametrize("fault", [RESET, Rule(cut_after=100)], ids=str)
-def test_a_manifest_that_breaks_off_is_temporary(asking, bucket, fault):
+@pytest.mark.parametrize("fault", [RESET, Rule(cut_after=100), BLACK_HOLE], ids=str)
+def test_a_manifest_that_breaks_off_is_read_again(asking, bucket, fault):
     place = urlsplit(bucket.access.endpoint)
     with FaultProxy(place.hostname, place.port) as proxy, between(bucket, proxy.port):
         proxy.next_rules.append(fault)
+        assert asking.fetch(NUMBERS).num_rows == 100
+    assert not proxy.next_rules
+
+
+def test_a_manifest_that_stays_cut_is_temporary(hopeless, asking, bucket):
+    place = urlsplit(bucket.access.endpoint)
+    with FaultProxy(place.hostname, place.port) as proxy, between(bucket, proxy.port):
+        proxy.rule = Rule(cut_after=100)
         with fails(TemporaryError, "Queuery at"):
             asking.fetch(NUMBERS)
-        assert asking.fetch(NUMBERS).num_rows == 100
 
 
 def test_a_data_file_that_stays_cut_is_temporary(hopeless, asking, bucket, engine):

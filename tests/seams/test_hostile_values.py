@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import math
-from datetime import UTC, datetime
+from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal
 
 import httpx
@@ -23,6 +23,7 @@ from toy.job import Toy
 
 from mlbatch.connectors.queuery import Schema, _unzipped
 from mlbatch.connectors.redshift.statements import UnloadOptions, unload
+from mlbatch.connectors.redshift.wire import _array
 from mlbatch.errors import DeclarationError, SnapshotError
 from mlbatch.unloading import take_snapshot
 
@@ -126,6 +127,22 @@ def test_59_bytes_are_no_text(warehouse):  # noqa: F811
     )
     with pytest.raises(DeclarationError, match="the query gives binary"):
         Toy.features.view.check_source(warehouse.fetch(select).schema)
+
+
+def test_times_of_day_are_times(warehouse):  # noqa: F811
+    select = "SELECT CAST('23:59:59.123456' AS TIME) AS v UNION ALL SELECT NULL ORDER BY 1"
+    found = warehouse.fetch(select)
+    assert found.schema.field("v").type == pa.time64("us")
+    assert found["v"].to_pylist() == [time(23, 59, 59, 123456), None]
+    assert warehouse.fetch("SELECT CAST('00:00' AS TIME) AS v WHERE 1 = 0")["v"].type == pa.time64(
+        "us"
+    )
+
+
+def test_a_type_that_has_no_place_is_refused_by_its_column():
+    with pytest.raises(DeclarationError, match="the column opens is of a type") as caught:
+        _array([timedelta(hours=1)], b"opens", 1188)
+    assert "cast it" in caught.value.hint
 
 
 @bad_input(62, outcome=ACCEPTED)

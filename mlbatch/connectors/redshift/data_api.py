@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date, datetime
+from datetime import time as time_of_day
 from decimal import Decimal
 from typing import Any
 
@@ -128,10 +129,13 @@ def _value(field: dict[str, Any], column: dict[str, Any]) -> object:
     kind = arrow_type(column)
     if not isinstance(value, str):
         return value
-    if pa.types.is_decimal(kind):
-        return Decimal(value)
-    if pa.types.is_date(kind):
-        return date.fromisoformat(value)
-    if pa.types.is_timestamp(kind):
-        return datetime.fromisoformat(value)
-    return value
+    read = next((read for fits, read in _READERS if fits(kind)), str)
+    return read(value)
+
+
+_READERS: tuple[tuple[Callable[[pa.DataType], bool], Callable[[str], object]], ...] = (
+    (pa.types.is_decimal, Decimal),
+    (pa.types.is_date, date.fromisoformat),
+    (pa.types.is_time, time_of_day.fromisoformat),
+    (pa.types.is_timestamp, datetime.fromisoformat),
+)

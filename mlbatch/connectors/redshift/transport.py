@@ -92,6 +92,7 @@ ARROW = {
     "float4": pa.float32(),
     "float8": pa.float64(),
     "date": pa.date32(),
+    "time": pa.time64("us"),
     "timestamp": pa.timestamp("us"),
     "timestamptz": pa.timestamp("us", "UTC"),
     "varbyte": pa.binary(),

@@ -18,7 +18,7 @@ import redshift_connector
 
 from mlbatch.connectors.password import Password
 from mlbatch.connectors.redshift.transport import ARROW, out_of_time, refused, session_settings
-from mlbatch.errors import MlbatchError, SettingsError, TemporaryError
+from mlbatch.errors import DeclarationError, MlbatchError, SettingsError, TemporaryError
 
 CONNECT_SECONDS = 15
 SLACK_SECONDS = 30
@@ -138,6 +138,7 @@ _OIDS = {
     700: "float4",
     701: "float8",
     1082: "date",
+    1083: "time",
     1114: "timestamp",
     1184: "timestamptz",
     3000: "geometry",
@@ -151,10 +152,18 @@ def _table(cursor: Any) -> pa.Table:  # noqa: ANN401
     rows = cursor.fetchall()
     columns = list(zip(*rows, strict=True)) if rows else [()] * len(cursor.description)
     arrays = [
-        pa.array(values, _arrow_type(described[1]))
+        _array(values, described[0], described[1])
         for values, described in zip(columns, cursor.description, strict=True)
     ]
     return pa.table(arrays, names=[_name(described[0]) for described in cursor.description])
+
+
+def _array(values: Sequence[object], label: str | bytes, oid: int) -> pa.Array:
+    try:
+        return pa.array(values, _arrow_type(oid))
+    except (pa.ArrowTypeError, pa.ArrowInvalid) as error:
+        message = f"the column {_name(label)} is of a type that mlbatch does not read: {error}"
+        raise DeclarationError(message, hint="cast it in the SELECT, as to VARCHAR") from error
 
 
 def _arrow_type(oid: int) -> pa.DataType | None:
