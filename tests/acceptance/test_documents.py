@@ -26,7 +26,9 @@ from mlbatch.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(
-    p for p in ROOT.rglob("*.md") if ".venv" not in p.parts and ".mlbatch" not in p.parts
+    p
+    for p in ROOT.rglob("*.md")
+    if not any(part.startswith(".") for part in p.relative_to(ROOT).parts)
 )
 COMMANDS = (
     run_command, plan_command, list_command, show_command, status_command, doctor_command,
