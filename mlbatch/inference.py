@@ -42,6 +42,7 @@ from mlbatch.planner import Facts, Plan, Repair, Request, check_slot, decide
 from mlbatch.project import code_digest
 from mlbatch.reporting import record, speed
 from mlbatch.scoring import Predictor, Scorer, score_part
+from mlbatch.throttle import Limits
 from mlbatch.tracking import CHAMPION, ModelVersion
 from mlbatch.unloading import take_snapshot
 from mlbatch.window import advance
@@ -309,7 +310,7 @@ def _write(
     if run.state is RunState.PLANNED:
         run = ledger.advance(run, RunState.WRITING)
     waiting = [PartTask(part.number) for part in ledger.parts(run.run_id) if not part.is_complete]
-    work = PartWorker(job, run, tools.sink, tools.storage, load)
+    work = PartWorker(job, run, tools.sink, tools.storage, load, tools.limits)
     nurse = Nurse(run.run_id, ledger, tools.notify)
     seconds: dict[str, float] = {}
     for outcome in tools.engine.run(work, waiting, nurse.on_death, isolated=resumed):
@@ -328,12 +329,13 @@ class PartWorker:
     sink: Sink
     storage: Storage
     load: Callable[[], Predictor]
+    limits: Limits
 
     def __call__(self, task: PartTask) -> PartOutcome:
         """Score one part."""
         scorer = Scorer(self.job, self.load(), self.run.new.model, self.run.run_no)
         with self.sink.session(self.job.output.table, self.run) as session:
-            return score_part(task, session, self.storage, scorer)
+            return score_part(task, session, self.storage, scorer, limits=self.limits)
 
 
 def _check_limit(job: type[Job], run: Run, ledger: Ledger, tools: Tools) -> None:

@@ -27,6 +27,7 @@ from mlbatch.ledger import BatchCommit, ModelPin, QuarantinedRow
 from mlbatch.overlap import WriteBehind, read_ahead
 from mlbatch.snapshot import Part
 from mlbatch.table import MODEL_VERSION, RUN_NO, SOURCE_UPDATED_AT
+from mlbatch.throttle import Limits, Pace, Throttle
 from mlbatch.window import EARLIEST, LATEST
 
 if TYPE_CHECKING:
@@ -259,11 +260,12 @@ def score_part(
     scorer: Scorer,
     *,
     batch_rows: int | None = None,
+    limits: Limits = Limits(),  # noqa: B008  a value
 ) -> PartOutcome:
     """Bring one part from where its ledger row says it is to its end, in batches of ``batch_rows``.
 
     A batch is read while the one before is scored and the one before that is written; without
-    ``batch_rows`` the part's bytes a row decide. Raises Fenced when another process took the run
+    ``batch_rows`` the part's bytes a row decide. ``limits`` say when to hold back. Raises Fenced when another process took the run
     over, SnapshotError when the part is no longer the adopted one. Whatever is raised, committed
     batches stay and the rest can be resumed.
     """
@@ -271,26 +273,53 @@ def score_part(
     state = session.position(task.part_number)
     part = Part(state.number, state.uri, state.rows_expected, state.bytes, state.etag)
     rows = batch_rows or suitable_rows(part)
+    polite = _Polite(session, limits, rows)
     with (
         storage.open(part.uri, etag=part.etag) as file,
-        WriteBehind(stages.timing("write", session.commit)) as writer,
+        WriteBehind(stages.timing("write", polite.commit)) as writer,
     ):
         schema = required_schema(scorer.job)
         done = state.done
         while done < part.rows:
             stop, size = _next_stretch(task, done, part.rows, rows)
             batches = read_part(file, part, schema, start=done, stop=stop, batch_rows=size)
-            for batch in stages.waiting("read", read_ahead(batches)):
+            for batch in polite.pieces(stages.waiting("read", read_ahead(batches))):
                 reach("before_score")
                 with stages.timed("score"):
                     commit = _score(scorer, task, batch, done)
                 reach("after_score")
+                polite.wait(writer)
                 writer.put(commit)
                 if done < task.careful_until:
                     # The position tells which row killed a worker: no write may lag behind.
                     writer.wait()
                 done = commit.high
     return PartOutcome(task.part_number, stages.seconds)
+
+
+class _Polite:
+    """A session whose commits hold back for others."""
+
+    def __init__(self, session: PartSession, limits: Limits, rows: int) -> None:
+        self._session = session
+        self._throttle = Throttle(limits, session.pressure)
+        self._pace = Pace(rows, limits.transaction_seconds)
+
+    def pieces(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            yield from self._pace.pieces(batch)
+
+    def wait(self, writer: WriteBehind[BatchCommit]) -> None:
+        """Pause outside any transaction, where a signal can end the wait."""
+        if self._throttle.reason is not None:
+            writer.wait()
+            self._throttle.wait()
+
+    def commit(self, batch: BatchCommit) -> None:
+        self._throttle.look()
+        started = time.perf_counter()
+        self._session.commit(batch)
+        self._pace.took(time.perf_counter() - started, batch.high - batch.low)
 
 
 def suitable_rows(part: Part) -> int:

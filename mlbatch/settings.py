@@ -165,11 +165,28 @@ class MysqlSettings(_Section):
     ca: Path | None = None
     local_infile: bool = True
     """Whether LOAD DATA LOCAL is used where the server allows it."""
+    lag_query: str | None = None
+    """A SELECT that says how many seconds the replicas are behind; `throttle` acts on it."""
 
     @model_validator(mode="after")
     def _encrypted(self) -> Self:
         _refuse_clear_text(self.tls, self.host)
         return self
+
+
+class ThrottleSettings(_Section):
+    """When a run holds back for others."""
+
+    transaction_seconds: float = Field(0.5, gt=0)
+    """Longer transactions get fewer rows."""
+    lag_seconds: float = Field(1.0, gt=0)
+    """Replicas further behind pause the run."""
+    threads_running: int = Field(25, ge=1)
+    """More statements at once pause the run."""
+    threads_running_most: int = Field(50, ge=1)
+    """More statements at once end the run, to be resumed later."""
+    flag_file: Path | None = None
+    """While it exists, the run pauses."""
 
 
 WarehouseSettings = Annotated[
@@ -212,6 +229,7 @@ class Settings(BaseSettings):
     storage: StorageSettings = FolderSettings()
     sink: SinkSettings = SqliteSettings()
     tracking: TrackingSettings = TrackingSettings()
+    throttle: ThrottleSettings = ThrottleSettings()
 
     @classmethod
     def settings_customise_sources(

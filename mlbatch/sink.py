@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     )
     from mlbatch.snapshot import Snapshot
     from mlbatch.table import OutputTable
+    from mlbatch.throttle import Pressure
     from mlbatch.window import Watermark
 
 
@@ -39,6 +40,10 @@ class PartSession(Protocol):
 
         Raises Fenced, and changes nothing, when the epoch or the position is not the expected one.
         """
+        ...
+
+    def pressure(self) -> Pressure:
+        """How busy the database is, and how far its replicas are behind."""
         ...
 
 

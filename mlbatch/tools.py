@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlbatch.job import Job
 from mlbatch.ledger import Owner
 from mlbatch.scoring import Predictor
+from mlbatch.throttle import Limits
 
 if TYPE_CHECKING:
     from mlbatch.engine import Engine
@@ -48,3 +49,5 @@ class Tools:
     """Must be picklable: workers call it."""
     save_model: SaveModel
     notify: Notify
+    limits: Limits = field(default_factory=Limits)
+    """When to hold back for others."""

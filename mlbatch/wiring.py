@@ -34,6 +34,7 @@ from mlbatch.settings import (
     SqliteSettings,
 )
 from mlbatch.text import TRUSTED, dictionary_fingerprint
+from mlbatch.throttle import Limits
 from mlbatch.tools import Notify, Tools
 
 if TYPE_CHECKING:
@@ -66,7 +67,14 @@ def connect(settings: Settings, notify: Notify) -> Tools:
         load_model=load_job_model,
         save_model=save_job_model,
         notify=notify,
+        limits=_limits(settings),
     )
+
+
+def _limits(settings: Settings) -> Limits:
+    values = settings.throttle.model_dump()
+    flag = settings.throttle.flag_file
+    return Limits(**values | {"flag_file": settings.path(flag) if flag else None})
 
 
 def _warehouse(settings: Settings, storage: Storage) -> Warehouse:
@@ -168,7 +176,7 @@ def _sink(settings: Settings) -> Sink:
         ca=settings.path(chosen.ca) if chosen.ca else None,
         local_infile=chosen.local_infile,
     )
-    return MysqlSink(address)
+    return MysqlSink(address, chosen.lag_query)
 
 
 def _password(chosen: MysqlSettings) -> Callable[[], str]:

@@ -35,6 +35,7 @@ from mlbatch.failpoint import reach
 from mlbatch.ledger import BatchCommit, PartState, Run, taken_over
 from mlbatch.sql import quote_identifier
 from mlbatch.table import OutputTable
+from mlbatch.throttle import Pressure
 
 BUSY_SECONDS = 30
 FETCH_ROWS = 10_000
@@ -207,6 +208,10 @@ class SqlitePartSession:
             self._connection.executemany(_QUARANTINE, quarantine_values(self._run, batch))
             reach("before_commit")
         reach("after_commit")
+
+    def pressure(self) -> Pressure:
+        """See `mlbatch.sink.PartSession.pressure`; a file is never under any."""
+        return Pressure()
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

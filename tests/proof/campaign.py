@@ -220,7 +220,7 @@ def _world(sink: str, seed: int, folder: Path) -> Iterator[World]:
         return
     with private_mariadb(folder / "mysql") as server:
         way = Way.LOAD if seed % 2 else Way.ROWS
-        yield World(folder, WitnessedSink(_address(server), way), seed)
+        yield World(folder, WitnessedSink(_address(server), chosen=way), seed)
 
 
 def _address(server: MariaDb) -> MysqlAddress:

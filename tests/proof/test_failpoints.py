@@ -23,7 +23,7 @@ def world(request, tmp_path):
     if request.param == "sqlite":
         sink = SqliteSink(tmp_path / "outputs.db")
     else:
-        sink = WitnessedSink(request.getfixturevalue("mysql_address"), Way.LOAD)
+        sink = WitnessedSink(request.getfixturevalue("mysql_address"), chosen=Way.LOAD)
     made = World(tmp_path, sink, seed=3)
     made.new_model()
     made.change(150)

@@ -8,20 +8,22 @@ import pytest
 
 from mlbatch.connectors.sqlite import SqliteSink
 from mlbatch.errors import RunFailed, TemporaryError
+from mlbatch.ledger import Owner
 
 
 def test_a_locked_file_is_temporary(tmp_path, monkeypatch):
     monkeypatch.setattr("mlbatch.connectors.sqlite.BUSY_SECONDS", 0.1)
     other = SqliteSink(tmp_path / "other.db")
-    other.ledger()
+    me = Owner("me", "elsewhere", 1, "")
+    other.ledger().acquire("mood", "toy", me, 1)
     with sqlite3.connect(other.path, isolation_level=None) as blocker:
         blocker.execute("BEGIN IMMEDIATE")
         with pytest.raises(TemporaryError, match="locked"):
-            other.ledger()
+            other.ledger().acquire("mood", "toy", me, 2)
         blocker.execute("ROLLBACK")
 
 
 def test_a_file_that_is_no_database_is_named(tmp_path):
     (tmp_path / "x.db").write_text("no database, but long enough to look like one " * 20)
     with pytest.raises(RunFailed, match="not a database"):
-        SqliteSink(tmp_path / "x.db").ledger()
+        SqliteSink(tmp_path / "x.db").ledger().runs()

@@ -33,6 +33,7 @@ from mlbatch.errors import Fenced, MlbatchError, RunFailed, TemporaryError
 from mlbatch.failpoint import reach
 from mlbatch.ledger import BatchCommit, PartState, Run, taken_over
 from mlbatch.table import OutputTable
+from mlbatch.throttle import Pressure
 
 REDO_SECONDS = 90.0
 """How long a batch is tried: Aurora's fail-over takes 30 to 60 s."""
@@ -55,11 +56,12 @@ class MysqlPartSession:
         run: Run,
         way: Way | None = None,
         *,
+        lag_query: str | None = None,
         open_connection: Callable[[MysqlAddress], LoadingConnection] = connect_to_writer,
     ) -> None:
         """Nothing is opened yet; without ``way``, each connection is asked which one it allows."""
         self._address, self._table, self._run = address, table, run
-        self._given = way
+        self._given, self._lag_query = way, lag_query
         self._way = way or Way.ROWS
         self._open = open_connection
         self._connection: LoadingConnection | None = None
@@ -78,6 +80,20 @@ class MysqlPartSession:
     def commit(self, batch: BatchCommit) -> None:
         """See `mlbatch.sink.PartSession.commit`."""
         self._patiently(lambda attempt: self._commit_unless_applied(batch, attempt))
+
+    def pressure(self) -> Pressure:
+        """See `mlbatch.sink.PartSession.pressure`; what is lost here, the next commit finds out."""
+        try:
+            connection = self._connected()
+            lag = scalar(connection, self._lag_query) if self._lag_query else None
+            with closing(connection.cursor()) as cursor:
+                cursor.execute(statements.THREADS_RUNNING)
+                threads = int(cursor.fetchone()[1])
+            connection.commit()
+        except (pymysql.err.Error, OSError, TemporaryError):
+            self.close()
+            return Pressure()
+        return Pressure(None if lag is None else float(lag), threads)
 
     def _patiently(self, work: Callable[[int], Result]) -> Result:
         """Call ``work(attempt)`` until it comes through, on a new connection each time it is lost."""

@@ -42,6 +42,8 @@ class MysqlSink:
     """`mlbatch.sink.Sink` in the database at ``address``."""
 
     address: MysqlAddress
+    lag_query: str | None = None
+    """Says how many seconds the replicas are behind."""
 
     def about(self) -> str:
         """See `mlbatch.sink.Sink.about`."""
@@ -71,7 +73,7 @@ class MysqlSink:
     @contextmanager
     def session(self, table: OutputTable, run: Run) -> Iterator[MysqlPartSession]:
         """See `mlbatch.sink.Sink.session`."""
-        session = MysqlPartSession(self.address, table, run)
+        session = MysqlPartSession(self.address, table, run, lag_query=self.lag_query)
         try:
             yield session
         finally:

@@ -41,6 +41,8 @@ QUARANTINE = (
 
 PART = "SELECT * FROM mlbatch_part WHERE run_id = %s AND part_no = %s FOR UPDATE"
 
+THREADS_RUNNING = "SHOW GLOBAL STATUS LIKE 'Threads_running'"
+
 COLUMNS = (
     "SELECT column_name FROM information_schema.columns"
     " WHERE table_schema = DATABASE() AND table_name = %s"

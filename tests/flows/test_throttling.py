@@ -1,0 +1,128 @@
+"""A run that holds back: injected lag on a real server, a flag file, a server that writes slowly."""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import closing
+from dataclasses import replace
+
+import pytest
+from toy.harness import ToyHarness, notes
+from toy.job import Toy
+from toy.model import Obedient
+
+from mlbatch.connectors.mysql.address import connect
+from mlbatch.connectors.mysql.sink import MysqlSink
+from mlbatch.connectors.sqlite import SqliteSink
+from mlbatch.errors import TemporaryError
+from mlbatch.inference import infer
+from mlbatch.ledger import RunState
+from mlbatch.planner import Request
+from mlbatch.throttle import Limits
+
+ROWS = 3_000
+
+
+class Slow(Obedient):
+    """A fiftieth of a second a batch, so that a run can be watched."""
+
+    def predict(self, batch):
+        time.sleep(0.02)
+        return super().predict(batch)
+
+
+def harness_on(sink, folder, limits):
+    harness = ToyHarness(Toy, folder, part_rows=10, sink=sink)
+    harness.given_model(Slow()).notes(notes(ROWS))
+    return harness, replace(harness.tools, limits=limits)
+
+
+def done(harness):
+    ledger = harness.tools.sink.ledger()
+    runs = ledger.runs("mood")
+    return sum(part.done for part in ledger.parts(runs[0].run_id)) if runs else 0
+
+
+def wait_for(what, seconds=30):
+    deadline = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def assert_pauses_and_recovers(harness, tools, pause, go_on):
+    running = threading.Thread(target=infer, args=(Toy, Request(), tools))
+    running.start()
+    wait_for(lambda: done(harness) > 100)
+    pause()
+    time.sleep(2)
+    stood = done(harness)
+    time.sleep(1.5)
+    assert done(harness) == stood < ROWS
+    go_on()
+    wait_for(lambda: done(harness) > stood)
+    running.join(60)
+    assert len(harness.rows()) == ROWS
+
+
+def test_replicas_that_lag_pause_the_run_within_two_seconds(tmp_path, mysql_address):
+    def set_lag(seconds):
+        with closing(connect(mysql_address)) as connection:
+            connection.query(f"UPDATE lag SET seconds = {seconds}")
+            connection.commit()
+
+    with closing(connect(mysql_address)) as connection:
+        connection.query("CREATE TABLE lag AS SELECT 0.0 AS seconds")
+    sink = MysqlSink(mysql_address, "SELECT seconds FROM lag")
+    harness, tools = harness_on(sink, tmp_path, Limits())
+    assert_pauses_and_recovers(harness, tools, lambda: set_lag(3), lambda: set_lag(0))
+
+
+def test_a_flag_file_pauses_the_run(tmp_path):
+    flag = tmp_path / "pause"
+    sink = SqliteSink(tmp_path / "outputs.db")
+    harness, tools = harness_on(sink, tmp_path, Limits(flag_file=flag))
+    assert_pauses_and_recovers(harness, tools, flag.touch, flag.unlink)
+
+
+def test_a_server_over_the_ceiling_ends_the_run_which_is_resumed(tmp_path, mysql_address):
+    limits = Limits(threads_running=0, threads_running_most=0)
+    harness, tools = harness_on(MysqlSink(mysql_address), tmp_path, limits)
+    with pytest.raises(TemporaryError, match="over the ceiling"):
+        infer(Toy, Request(), tools)
+    assert done(harness) == 0
+    (run,) = harness.tools.sink.ledger().runs("mood")
+    assert run.state is RunState.WRITING
+    harness.infer()
+    assert len(harness.rows()) == ROWS
+
+
+def test_a_server_that_writes_slowly_gets_fewer_rows_a_transaction(
+    tmp_path, mysql_address, monkeypatch
+):
+    monkeypatch.setattr("mlbatch.scoring.MOST_BATCH_ROWS", 1_024)
+    sink = MysqlSink(mysql_address)
+    harness = ToyHarness(Toy, tmp_path, sink=sink)
+    harness.given_model(Obedient()).notes(notes(6_000))
+    sink.prepare(Toy.output.table)
+    lease = sink.ledger().acquire("mood", "toy", harness.tools.owner, 1)
+    sink.ledger().release(lease, 2)
+    with closing(connect(mysql_address)) as connection:
+        connection.query(
+            "CREATE TRIGGER slow BEFORE INSERT ON mood FOR EACH ROW SET @nothing = SLEEP(0.0005)"
+        )
+        connection.query("CREATE TABLE seen (rows_done BIGINT)")
+        connection.query(
+            "CREATE TRIGGER seen AFTER UPDATE ON mlbatch_part FOR EACH ROW"
+            " INSERT INTO seen VALUES (NEW.done - OLD.done)"
+        )
+    tools = replace(harness.tools, limits=Limits(transaction_seconds=0.2))
+    infer(Toy, Request(), tools)
+    with closing(connect(mysql_address)) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT rows_done FROM seen WHERE rows_done > 0")
+        sizes = [row[0] for row in cursor.fetchall()]
+    assert sum(sizes) == 6_000
+    assert sizes[0] == max(sizes) > 1_000
+    assert min(sizes[2:]) < sizes[0] / 2
+    assert len(harness.rows()) == 6_000
