@@ -114,9 +114,9 @@ def infer(job: type[Job], request: Request, tools: Tools, *, model: str = CHAMPI
     way = tools.sink.prepare(job.output.table)
     reach("before_lease")
     lease = ledger.acquire(job.output.table.name, job.name, tools.owner, tools.new_epoch())
-    reach("after_lease")
     with _beating(ledger, lease):
         try:
+            reach("after_lease")
             plan = decide(request, _facts(job, ledger, tools), job.delta)
             tools.notify("plan", f"{plan.kind}: {plan.reason}")
             tools.notify("sink", way)

@@ -22,7 +22,7 @@ class Differences:
     missing: Keys
     """In the source, without a prediction."""
     stale: Keys
-    """Changed in the source since they were predicted."""
+    """Of another time in the source than they were predicted from."""
     outdated: Keys
     """Predicted by another version of the model."""
     gone: Keys
@@ -54,11 +54,12 @@ def compare(
     in_source = pc.is_valid(joined[_SOURCE_AT])
     in_table = pc.is_valid(joined[_VERSION])
     both = pc.and_(in_source, in_table)
-    newer = pc.fill_null(pc.greater(joined[_SOURCE_AT], joined[_TABLE_AT]), fill_value=False)
+    # Not only later: a source that was restored has older times than were predicted.
+    changed = pc.fill_null(pc.not_equal(joined[_SOURCE_AT], joined[_TABLE_AT]), fill_value=False)
     other = pc.fill_null(pc.not_equal(joined[_VERSION], version or 0), fill_value=False)
     return Differences(
         missing=_keys(joined, pc.and_(in_source, pc.invert(in_table)), key),
-        stale=_keys(joined, pc.and_(both, newer), key),
+        stale=_keys(joined, pc.and_(both, changed), key),
         outdated=_keys(joined, pc.and_(both, other), key) if version is not None else (),
         gone=_keys(joined, pc.and_(pc.invert(in_source), in_table), key),
         source_rows=source.num_rows,

@@ -65,6 +65,15 @@ def test_a_change_with_an_old_time_is_stale(harness):
     assert {row["label"] for row in harness.rows() if row["note_id"] == 4} == {"good"}
 
 
+def test_a_row_that_goes_back_in_time_is_stale(harness):
+    harness.notes(notes(25)).infer()
+    harness.notes([note(4, "sad again", minutes=3)])
+    done = reconcile(Toy, harness.tools)
+    assert done.found.stale == ((4,),)
+    assert {row["label"] for row in harness.rows() if row["note_id"] == 4} == {"bad"}
+    assert reconcile(Toy, harness.tools).found.wanting == ()
+
+
 def test_rows_of_an_older_model_are_predicted_by_the_champion(harness):
     harness.notes(notes(12)).infer()
     harness.given_model(Obedient())
