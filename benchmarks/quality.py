@@ -1,4 +1,4 @@
-"""How good both classifiers are, learnt from the sample kitchen alone.
+"""How good both classifiers are, learnt from the sample kitchen alone, and the job of CONTRIBUTING.
 
 Real text is found through MLBATCH_SHARED_DATA, or in ``../shared/data``; what is not there is said
 and left out. Prints the tables of the model cards. Run it with ``make quality``.
@@ -32,6 +32,8 @@ from sample.kitchen import recipes
 
 SPLITS = 5
 BATCH_ROWS = 1_024
+FOOD_EPOCHS = 20
+"""As the job in CONTRIBUTING.md declares."""
 ROOT = Path(__file__).parents[1]
 
 Rows = list[dict[str, Any]]
@@ -60,13 +62,20 @@ def learn(
     label: str,
     plan: Plan,
     group: Callable[[dict[str, Any]], object] | None = None,
+    at: Callable[[dict[str, Any]], float] | None = None,
 ) -> FitResult:
     """Fit on rows in the order of a hash.
 
-    ``group`` keeps rows together in every split; without it every label is spread evenly over all.
+    ``group`` keeps rows together in every split, or ``at`` says where in [0, 1) each row belongs;
+    without either every label is spread evenly over all.
     """
     ordered = sorted(rows, key=lambda row: place(row["id"]))
-    split = _spread(ordered, label) if group is None else [place(group(row)) for row in ordered]
+    if at is None and group is not None:
+
+        def at(row: dict[str, Any]) -> float:
+            return place(group(row))
+
+    split = _spread(ordered, label) if at is None else [at(row) for row in ordered]
 
     batches = [
         LabelledBatch(
@@ -184,6 +193,63 @@ def _recipe(row: dict[str, Any]) -> object:
     return row["recipe"]
 
 
+def food_rows() -> Rows | None:
+    """Names of foods with their groups, where there are any."""
+    found = shared("food_groups_ja.jsonl.gz")
+    wanted = {"id": "id", "name": "text_plain", "label": "label"}
+    return found and [{name: row[key] for name, key in wanted.items()} for row in found]
+
+
+def food_model() -> Callable[[], Any]:
+    """The model of the page that tells how to add a job, word for word."""
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    block = re.search(r"```python\n(# jobs/food_group/model.py\n.*?)```", page, re.DOTALL)
+    if block is None:
+        raise LookupError("CONTRIBUTING.md has no jobs/food_group/model.py")
+    names: dict[str, Any] = {}
+    exec(block[1], names)  # noqa: S102  our own page
+    return names["build"]
+
+
+def food_places(rows: Rows, turn: int, group: Callable[[dict[str, Any]], str]) -> dict[str, float]:
+    """A place in [0, 1) for each group, such that the groups of each label fill it evenly."""
+    labels = {group(row): row["label"] for row in rows}
+    members: dict[str, list[str]] = {}
+    for name in sorted(labels, key=lambda name: place(turn, name)):
+        members.setdefault(labels[name], []).append(name)
+    return {n: i / len(names) for names in members.values() for i, n in enumerate(names)}
+
+
+def f1_of_foods(rows: Rows, group: Callable[[dict[str, Any]], str]) -> list[float]:
+    """Macro F1 on a fifth of each label's groups, chosen anew five times."""
+    labels = tuple(sorted({row["label"] for row in rows}))
+    # Calibration does not change which label is the likeliest, so that two folds do.
+    plan = Plan(classes=labels, inputs=("name",), epochs=FOOD_EPOCHS, folds=2)
+    figures = []
+    for turn in range(SPLITS):
+        places = food_places(rows, turn, group)
+        result = learn(food_model(), rows, "label", plan, at=lambda row, p=places: p[group(row)])
+        figures.append(result.evaluation.f1_macro)
+    return figures
+
+
+def tell_foods() -> None:
+    """The figures of the job that CONTRIBUTING.md adds."""
+    rows = food_rows()
+    if rows is None:
+        return
+    print(f"\n## food_group, as CONTRIBUTING.md says: {len(rows):,} foods")
+    groups: dict[str, Callable[[dict[str, Any]], str]] = {
+        "rows split by a stable hash": lambda row: row["id"],
+        # The first word is what foods of one family share.
+        "whole families held out": lambda row: row["name"].split()[0],
+    }
+    for name, group in groups.items():
+        figures = f1_of_foods(rows, group)
+        each = ", ".join(f"{f:.3f}" for f in figures)
+        print(f"macro F1, {name}, five splits: {statistics.mean(figures):.3f} ({each})")
+
+
 def real_lines() -> dict[str, tuple[list[str], bool]]:
     """Real text by name: the lines, and whether they are steps."""
     found: dict[str, tuple[list[str], bool]] = {}
@@ -270,3 +336,4 @@ def tell_recipes() -> None:
 if __name__ == "__main__":
     tell_steps()
     tell_recipes()
+    tell_foods()
