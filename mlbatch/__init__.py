@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from annotated_types import Ge, Le
 
     from mlbatch.gates import Gate
-    from mlbatch.job import Job
+    from mlbatch.job import Job, Training
     from mlbatch.model import Prediction
     from mlbatch.table import Output
     from mlbatch.view import FeatureView
@@ -30,9 +30,21 @@ _HOMES = {
     "Le": "annotated_types",
     "Output": "mlbatch.table",
     "Prediction": "mlbatch.model",
+    "Training": "mlbatch.job",
 }
 
-__all__ = ["Doc", "FeatureView", "Gate", "Ge", "Job", "Le", "Output", "Prediction", "__version__"]
+__all__ = [
+    "Doc",
+    "FeatureView",
+    "Gate",
+    "Ge",
+    "Job",
+    "Le",
+    "Output",
+    "Prediction",
+    "Training",
+    "__version__",
+]
 
 
 def __getattr__(name: str) -> object:
