@@ -39,6 +39,10 @@ class WorkerDied:
 class Engine(Protocol):
     """Runs every task; workers are processes, so ``work`` must be picklable."""
 
+    def warm_up(self) -> None:
+        """Begin what `run` on many parts will need, and return at once; meanwhile others work."""
+        ...
+
     def run(
         self,
         work: Callable[[PartTask], PartOutcome],

@@ -54,6 +54,8 @@ if TYPE_CHECKING:
 
 GENERATION = "g1"
 HEARTBEAT_SECONDS = 15.0
+MANY_ROWS = 20_000
+"""More make several parts as a rule: workers get ready while the warehouse unloads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +162,8 @@ def _carry_out(
         pin = _resolve(job, model, tools)
         load = _loader(job, pin, tools)
         probe = _probe(job, plan, ledger, tools)
+        if probe.rows > MANY_ROWS:
+            tools.engine.warm_up()
         run = ledger.create(lease, _new_run(job, plan, pin, probe, ledger, tools))
         reach("after_create")
     try:

@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
@@ -41,6 +42,12 @@ class LocalEngine:
     workers: int
     project: Path | None = None
     """Folder whose jobs the workers must be able to import."""
+
+    def warm_up(self) -> None:
+        """See `mlbatch.engine.Engine.warm_up`: the imports that all workers share."""
+        if self.workers > 1:
+            _context()
+            forkserver.ensure_running()
 
     def run(
         self, work: Work, tasks: Sequence[PartTask], on_death: OnDeath, *, isolated: bool = False
@@ -88,11 +95,16 @@ class _Worker:
         self.process.join()
 
 
+def _context() -> ForkServerContext:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOAD)
+    return context
+
+
 class _Pool:
     def __init__(self, work: Work, size: int, project: Path | None) -> None:
         self._work = (pickle.dumps(work), project)
-        self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(PRELOAD)
+        self._context = _context()
         self._workers = [_Worker(self._context, self._work) for _ in range(size)]
 
     def run(self, waiting: deque[PartTask], on_death: OnDeath) -> Iterator[PartOutcome]:

@@ -40,6 +40,9 @@ SEEN_MINUTES = 50
 class InThisProcess:
     """A resumed run's workers too, so that an example takes a second; `test_resume` has real ones."""
 
+    def warm_up(self):
+        LocalEngine(1).warm_up()
+
     def run(self, work, tasks, on_death, *, isolated=False):
         yield from LocalEngine(1).run(work, tasks, on_death)
 

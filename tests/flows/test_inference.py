@@ -13,6 +13,7 @@ from toy.model import Obedient
 
 from mlbatch import inference
 from mlbatch.connectors.sqlite import SqlitePartSession
+from mlbatch.engines.local import LocalEngine
 from mlbatch.errors import ConservationError, QuarantineLimitError, UsageError
 from mlbatch.ledger import RunKind, RunState
 
@@ -225,3 +226,12 @@ def test_a_row_that_is_counted_twice_is_found_at_the_end(harness, monkeypatch):
     with pytest.raises(ConservationError, match="5 read, 6 accounted for"):
         harness.notes(notes(5)).infer()
     assert harness.tools.sink.ledger().runs("mood")[0].state is RunState.FAILED
+
+
+@pytest.mark.parametrize(("rows", "warmed"), [(20, 0), (21, 1)])
+def test_workers_get_ready_only_for_many_rows(harness, monkeypatch, rows, warmed):
+    calls = []
+    monkeypatch.setattr(inference, "MANY_ROWS", 20)
+    monkeypatch.setattr(LocalEngine, "warm_up", lambda engine: calls.append(engine.workers))
+    harness.notes(notes(rows)).infer()
+    assert len(calls) == warmed

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import sys
 import time
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -150,6 +152,29 @@ def test_engines_run_every_part(workers):
     numbers = sorted(o.part_number for o in engine.run(Work(), tasks, with_care))
     assert numbers == list(range(8))
     assert list(engine.run(Work(), [], with_care, isolated=True)) == []
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="children are read from /proc")
+@pytest.mark.parametrize(("workers", "started"), [(1, False), (2, True)])
+def test_a_warm_engine_has_what_its_workers_share(workers, started):
+    """In a process of its own: the server of a test before this one would be found instead."""
+    script = f"""
+import os
+from mlbatch.engines.local import LocalEngine
+LocalEngine({workers}).warm_up()
+print(open(f"/proc/self/task/{{os.getpid()}}/children").read())
+"""
+    told = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, check=True, text=True
+    )
+    assert bool(told.stdout.split()) == started
+
+
+def test_a_warm_engine_runs_as_any_other():
+    engine = LocalEngine(2)
+    engine.warm_up()
+    tasks = [PartTask(n) for n in range(4)]
+    assert sorted(o.part_number for o in engine.run(Work(), tasks, with_care)) == list(range(4))
 
 
 def test_a_dead_worker_s_part_goes_on_elsewhere():
