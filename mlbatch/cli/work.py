@@ -135,7 +135,14 @@ def _inference_text(ended: Inference, seconds: float) -> str:
     if ended.probe is not None and run.new.watermark_low is not None:
         overlap = f" {ended.probe.newer:,} of them are newer than the watermark."
     head = f"{run.new.job} · {run.new.kind} · run {run.run_id} · model v{run.new.model.version}"
-    return f"{head}\n{counts}.{overlap}\nDone in {seconds:.1f} s. Table: {run.new.output_table}"
+    done = f"Done in {seconds:.1f} s{_stages(ended.stage_seconds)}. Table: {run.new.output_table}"
+    return f"{head}\n{counts}.{overlap}\n{done}"
+
+
+def _stages(seconds: dict[str, float]) -> str:
+    """Where the workers' time went; they are several, and their stages overlap."""
+    told = ", ".join(f"{stage} {spent:.1f}" for stage, spent in seconds.items())
+    return f" (workers: {told})" if told else ""
 
 
 def _training_facts(job: type[Job], trained: Trained, seconds: float) -> dict[str, object]:

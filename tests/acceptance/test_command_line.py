@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -103,6 +104,8 @@ def test_a_job_s_life(mlbatch, project):
 
     first = mlbatch("--profile", "tiny", "run", "toy", "--mode", "infer", "--workers", "2")
     assert "200 rows read: 200 written, 0 deleted." in first.stdout
+    stages = r"Done in [\d.]+ s \(workers: read [\d.]+, score [\d.]+, write [\d.]+\)\. Table: "
+    assert re.search(stages, first.stdout)
     assert "features   200 rows in 4 parts" in first.stderr
 
     load(project, [note(3, "good again"), note(500)])
