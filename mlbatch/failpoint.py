@@ -40,7 +40,8 @@ SLEEP_SECONDS = 5.0
 
 class _Armed:
     def __init__(self, text: str) -> None:
-        place, action, count = (*text.split(":"), "kill", "1")[:3] if text else ("", "", "0")
+        given = text.split(":") if text else ["", "", "0"]
+        place, action, count = (given + ["", "kill", "1"][len(given) :])[:3]
         if text and (place not in PLACES or action not in ACTIONS or not count.isdecimal()):
             message = f"MLBATCH_FAILPOINT={text!r} is none: PLACE:ACTION:COUNT"
             hint = f"places: {', '.join(PLACES)}; actions: {', '.join(ACTIONS)}"

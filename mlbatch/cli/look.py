@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mlbatch.ledger import Run
     from mlbatch.sink import Ledger
     from mlbatch.tools import Tools
+    from mlbatch.tracking import ModelVersion
 
 LAST_RUNS = 5
 
@@ -64,13 +65,16 @@ def _declared(job: type[Job]) -> list[str]:
 def _served(job: type[Job], tools: Tools) -> list[str]:
     champion = tools.tracking.resolve(job.name)
     ledger = tools.sink.ledger()
-    score = champion.metrics.get("f1_macro") if champion else None
-    model = f"v{champion.version}, macro F1 {score:.3f}" if champion and score else "none yet"
-    lines = [f"Model   {model}"]
+    lines = [f"Model   {_champion_line(champion) if champion else 'none yet'}"]
     for run in ledger.runs(job.output.table.name)[:LAST_RUNS]:
         lines.append(f"Run     {_run_line(run, ledger)}")
         lines += [f"        quarantined {row}" for row in ledger.quarantined(run.run_id, LAST_RUNS)]
     return lines
+
+
+def _champion_line(champion: ModelVersion) -> str:
+    score = champion.metrics.get("f1_macro")
+    return f"v{champion.version}" + ("" if score is None else f", macro F1 {score:.3f}")
 
 
 def _run_line(run: Run, ledger: Ledger) -> str:

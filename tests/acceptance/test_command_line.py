@@ -26,8 +26,11 @@ DAY = datetime(2026, 1, 1)
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
+    return make_project(tmp_path_factory.mktemp("project"))
+
+
+def make_project(root):
     """The toy job as a project of its own, with two hundred labelled notes."""
-    root = tmp_path_factory.mktemp("project")
     (root / "mlbatch.toml").write_text("[profiles.tiny]\nwarehouse = { part_rows = 50 }\n")
     job = root / "jobs" / "toy"
     job.mkdir(parents=True)
@@ -71,10 +74,14 @@ class Done:
 
 @pytest.fixture
 def mlbatch(project, monkeypatch, capfd):
-    """Types a command in this process, where MLflow is imported but once."""
+    return type_in(project, monkeypatch, capfd)
+
+
+def type_in(root, monkeypatch, capfd):
+    """What types a command in this process, where MLflow is imported but once."""
 
     def run(*arguments, code=0):
-        monkeypatch.chdir(project)
+        monkeypatch.chdir(root)
         monkeypatch.setattr(sys, "argv", ["mlbatch", *arguments])
         for name in [n for n in sys.modules if n.partition(".")[0] in ("jobs", "feature_store")]:
             del sys.modules[name]

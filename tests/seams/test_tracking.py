@@ -86,6 +86,12 @@ def test_versions_count_up_and_carry_digest_and_metrics(tracking, model):
     assert (found.digest, found.metrics["f1_macro"]) == ("d2", 0.8)
 
 
+def test_a_job_of_very_many_labels_logs_all_of_its_figures(tracking, model):
+    many = {f"class_{number}_f1": number / 10_000 for number in range(1_200)}
+    tracking.record(replace(RECORD, metrics=many), model, "d1")
+    assert tracking.resolve("toy", "1").metrics.items() >= many.items()
+
+
 def test_the_champion_is_who_was_promoted_last(tracking, model):
     first = tracking.record(RECORD, model, "d1")
     assert tracking.resolve("toy") is None

@@ -14,6 +14,7 @@ from mlbatch.errors import (
     SettingsError,
     TemporaryError,
 )
+from mlbatch.sql import literal, render
 
 
 class Transport(Protocol):
@@ -35,7 +36,9 @@ class Transport(Protocol):
 def session_settings(statement_seconds: int, query_group: str | None) -> list[str]:
     """What is set before the statements of a `Transport.run`."""
     settings = [f"SET statement_timeout TO {statement_seconds * 1000}"]
-    return settings + ([f"SET query_group TO '{query_group}'"] if query_group else [])
+    if query_group:
+        settings.append(f"SET query_group TO {render(literal(query_group))}")
+    return settings
 
 
 def out_of_time(where: str, statement_seconds: int) -> RunFailed:

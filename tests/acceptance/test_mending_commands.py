@@ -1,0 +1,166 @@
+"""What a person types when something is not as it should be, on a small project."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+from datetime import timedelta
+
+import duckdb
+import pytest
+from test_command_line import DAY, MLBATCH, load, make_project, note, type_in
+
+from mlbatch.settings import load_settings
+from mlbatch.wiring import connect
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory):
+    """A project with a champion, and a table that is as it should be."""
+    root = make_project(tmp_path_factory.mktemp("template"))
+    for mode in ("train", "infer"):
+        command = [MLBATCH, "run", "toy", "--mode", mode]
+        subprocess.run(command, cwd=root, check=True, capture_output=True)
+    return root
+
+
+@pytest.fixture
+def served(template, tmp_path):
+    """The same as nobody else changes it; its models stay where they were registered."""
+    return shutil.copytree(template, tmp_path / "project")
+
+
+@pytest.fixture
+def mlbatch(served, monkeypatch, capfd):
+    return type_in(served, monkeypatch, capfd)
+
+
+def killed_at(root, place, *arguments):
+    """Type a command whose process dies at a named place."""
+    environment = os.environ | {"MLBATCH_FAILPOINT": f"{place}:kill"}
+    command = [MLBATCH, *arguments]
+    done = subprocess.run(command, cwd=root, env=environment, check=False, capture_output=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+
+
+def delete(root, numbers):
+    listed = ", ".join(map(str, numbers))
+    with duckdb.connect(str(load_settings(root).path(load_settings(root).warehouse.path))) as there:
+        there.execute(f"DELETE FROM notes WHERE id IN ({listed})")
+
+
+def late(number):
+    """A row that was loaded with a time long before the watermark."""
+    return note(number, "good late") | {"updated_at": DAY - timedelta(days=30)}
+
+
+def test_where_nothing_is_wrong_nothing_is_done(served, mlbatch):
+    told = mlbatch("reconcile", "toy").stdout
+    assert "200 live rows in the source, 200 predictions." in told
+    assert "Nothing is missing, stale or surplus." in told
+    assert "Nothing to do" in mlbatch("retry", "toy", "--quarantined").stdout
+
+
+def test_a_late_row_is_told_and_then_mended(served, mlbatch):
+    load(served, [late(900)])
+    dry = mlbatch("reconcile", "toy", "--dry-run").stdout
+    assert "1 without a prediction: 900" in dry
+    assert "Nothing was changed. Without --dry-run it is mended." in dry
+    facts = json.loads(mlbatch("reconcile", "toy", "--json").stdout)
+    assert (facts["schema"], facts["missing"], facts["mended"]) == ("mlbatch.reconcile/1", 1, True)
+    facts = json.loads(mlbatch("reconcile", "toy", "--json").stdout)
+    assert (facts["missing"], facts["mended"]) == (0, False)
+
+
+def test_many_rows_are_told_by_the_first_ones(served, mlbatch):
+    load(served, [late(number) for number in range(910, 915)])
+    told = mlbatch("reconcile", "toy").stdout
+    assert "5 without a prediction: 910, 911, 912 ..." in told
+    assert "All of it is mended." in told
+
+
+def test_a_source_that_lost_much_is_not_followed_unasked(served, mlbatch):
+    delete(served, range(10))
+    refused = mlbatch("reconcile", "toy", code=3).stderr
+    assert "10 of 200 predictions have no row in the source, more than 2" in refused
+    assert "hint: look at the source; --max-deletes N allows more" in refused
+    told = mlbatch("reconcile", "toy", "--max-deletes", "10").stdout
+    assert "10 predicted, and no longer in the source: 0, 1, 2 ..." in told
+    assert json.loads(mlbatch("reconcile", "toy", "--json").stdout)["table_rows"] == 190
+
+
+def test_a_quarantined_row_is_tried_again_until_it_is_mended(served, mlbatch):
+    load(served, [note(950, "x" * 10_001)])
+    assert "1 quarantined" in mlbatch("run", "toy", "--mode", "infer", code=4).stdout
+    unsaid = mlbatch("retry", "toy", code=2).stderr
+    assert "hint: mlbatch retry toy --quarantined" in unsaid
+    again = mlbatch("retry", "toy", "--quarantined", code=4).stdout
+    assert "1 rows tried again: 0 written, 1 still in quarantine." in again
+    load(served, [note(950, "good and short")])
+    mended = mlbatch("retry", "toy", "--quarantined").stdout
+    assert "1 rows tried again: 1 written, 0 still in quarantine." in mended
+    assert "set no row aside" in mlbatch("retry", "toy", "--quarantined").stdout
+
+
+def test_a_run_that_was_killed_is_told_by_every_command_and_finished_by_the_next(served, mlbatch):
+    load(served, [note(number) for number in range(300, 320)])
+    killed_at(served, "after_adopt", "run", "toy", "--mode", "infer")
+    assert "left planned at 0 of" in mlbatch("status").stdout
+    planned = mlbatch("plan", "toy").stdout
+    assert "Resume  run" in planned
+    assert "its window, model and parts are its own" in planned
+    for command in (("reconcile", "toy"), ("retry", "toy", "--quarantined")):
+        refused = mlbatch(*command, code=2).stderr
+        assert "is unfinished" in refused
+        assert "hint: finish it first: mlbatch run toy --mode infer" in refused
+    assert "written" in mlbatch("run", "toy", "--mode", "infer").stdout
+    assert "done: " in mlbatch("status").stdout
+
+
+def test_an_unfinished_run_can_be_given_up(served, mlbatch):
+    load(served, [note(330)])
+    killed_at(served, "after_adopt", "run", "toy", "--mode", "infer")
+    facts = json.loads(mlbatch("run", "toy", "--mode", "infer", "--supersede", "--json").stdout)
+    assert facts["rows_written"] >= 1
+    assert "superseded: superseded on request" not in mlbatch("status").stdout
+    assert "superseded" in mlbatch("show", "toy").stdout
+
+
+def test_rows_that_repeat_a_key_are_told_before_anything_is_written(served, mlbatch):
+    with duckdb.connect(str(served / ".mlbatch/warehouse.duckdb")) as there:
+        there.execute("INSERT INTO notes SELECT * FROM notes WHERE id = 33")
+    assert "1 rows repeat a key; the newest is taken" in mlbatch("plan", "toy", "--full").stdout
+    told = mlbatch("run", "toy", "--mode", "infer", "--full").stdout
+    assert "quarantined" not in told
+
+
+def test_a_champion_without_a_score_is_a_champion(served, mlbatch):
+    tracking = connect(load_settings(served), print).tracking
+    client, run = tracking._client, tracking.resolve("toy").run_id
+    assert "macro F1" in mlbatch("show", "toy").stdout
+    client.log_metric(run, "f1_macro", 0.0)
+    assert "Model   v1, macro F1 0.000" in mlbatch("show", "toy").stdout
+
+
+def test_doctor_says_what_to_mend_first(served, mlbatch):
+    assert "All is well." in mlbatch("doctor").stdout
+    broken = served / "jobs" / "broken"
+    broken.mkdir()
+    (broken / "job.py").write_text("x = 1 / 0\n")
+    told = mlbatch("doctor", code=2).stdout
+    assert "NO  job broken" in told
+    assert "Mend what says NO, top first." in told
+    (broken / "job.py").unlink()
+    broken.rmdir()
+
+
+def test_a_project_without_jobs_says_so(tmp_path):
+    (tmp_path / "mlbatch.toml").touch()
+    done = subprocess.run(
+        [MLBATCH, "list"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "")
+    assert f"no jobs in {tmp_path}/jobs" in done.stderr
