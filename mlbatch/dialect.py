@@ -19,7 +19,6 @@ Rule = Callable[[exp.Expr], exp.Expr]
 CONNECTION_SETTINGS = (
     "SET integer_division = true",  # 7 / 2 is 3
     "SET TimeZone = 'UTC'",
-    "SET default_null_order = 'NULLS_LAST_ON_ASC_FIRST_ON_DESC'",
     # The argument's type decides the result's, so these are overloads and not rewrites.
     """CREATE OR REPLACE TEMP MACRO mlbatch_trunc
          (x TIMESTAMP) AS CAST(x AS DATE), (x DOUBLE) AS trunc(x),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -34,7 +35,8 @@ class Gate:
         """Judge the challenger's ``metrics``; ``champion`` is empty when there is none."""
         value = metrics.get(self.metric)
         bound = self._bound(champion)
-        passed = value is not None and (bound is None or value >= bound)
+        # What is no number passes nothing, not even where there is nothing to compare with.
+        passed = value is not None and value >= (-math.inf if bound is None else bound)
         return Verdict(self, passed, value, bound)
 
     def _bound(self, champion: Mapping[str, float]) -> float | None:

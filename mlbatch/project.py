@@ -96,7 +96,8 @@ def _load_job(name: str, file: Path) -> type[Job]:
         module = importlib.import_module(f"jobs.{name}.job")
     except DeclarationError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
+        # A script that exits would take the other jobs along.
         message = f"jobs/{name} cannot be imported: {type(error).__name__}: {error}"
         place, line = _place_of(error, file)
         raise DeclarationError(message, file=place, line=line) from error

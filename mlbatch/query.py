@@ -202,7 +202,11 @@ def _column(name: str) -> exp.Column:
 
 
 def _in_zone(instant: datetime, zone: str) -> datetime:
-    return instant.astimezone(ZoneInfo(zone)).replace(tzinfo=None)
+    try:
+        return instant.astimezone(ZoneInfo(zone)).replace(tzinfo=None)
+    except OverflowError:
+        # Within a day of either end of the calendar: no real row is on the other side.
+        return instant.replace(tzinfo=None)
 
 
 def _within(

@@ -47,7 +47,8 @@ def compare(
         key: Names of the key's columns, the same in both.
         version: The version that should have predicted every row; None asks nothing of it.
     """
-    left = source.rename_columns([*key, _SOURCE_AT])
+    # A row without a key can have no prediction: runs set it aside, and nothing mends that here.
+    left = _keyed(source, key).rename_columns([*key, _SOURCE_AT])
     right = table.select([*key, "src_updated_at", "model_version"])
     right = right.rename_columns([*key, _TABLE_AT, _VERSION])
     joined = left.join(right, list(key), join_type="full outer", use_threads=False)
@@ -65,6 +66,12 @@ def compare(
         source_rows=source.num_rows,
         table_rows=table.num_rows,
     )
+
+
+def _keyed(rows: pa.Table, key: tuple[str, ...]) -> pa.Table:
+    for name in key:
+        rows = rows.filter(pc.is_valid(rows[name]))
+    return rows
 
 
 def _keys(joined: pa.Table, wanted: pa.ChunkedArray, key: tuple[str, ...]) -> Keys:

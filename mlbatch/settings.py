@@ -32,7 +32,7 @@ DEVSTACK = "devstack"
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
 Tls = Literal["verify", "off"]
@@ -80,7 +80,7 @@ class RedshiftSettings(_Section):
     """For the wire only; without one, IAM gives temporary credentials."""
     secret_arn: str | None = None
     host: str | None = None
-    port: int = 5439
+    port: int = Field(5439, ge=1, le=65_535)
     tls: Tls = "verify"
     ca: Path | None = None
     region: str | None = None
@@ -154,7 +154,7 @@ class MysqlSettings(_Section):
 
     kind: Literal["mysql"]
     host: str
-    port: int = 3306
+    port: int = Field(3306, ge=1, le=65_535)
     database: str
     user: str
     password: SecretStr | None = None
@@ -218,7 +218,11 @@ class Settings(BaseSettings):
     """Everything that may differ between two installations of one project."""
 
     model_config = SettingsConfigDict(
-        env_prefix="MLBATCH_", env_nested_delimiter="__", frozen=True, extra="forbid"
+        env_prefix="MLBATCH_",
+        env_nested_delimiter="__",
+        frozen=True,
+        extra="forbid",
+        hide_input_in_errors=True,  # passwords may be among it
     )
 
     root: Path
@@ -252,8 +256,9 @@ def load_settings(root: Path, profile: str | None = None) -> Settings:
     """Read the settings of the project in ``root``; SettingsError says which one is wrong."""
     file = root / MARKER
     try:
-        document = tomllib.loads(file.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
+        # Editors of Windows put a byte order mark in front.
+        document = tomllib.loads(file.read_text(encoding="utf-8-sig"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{file}: {error}", hint="mend the TOML") from error
     chosen = profile or os.environ.get("MLBATCH_PROFILE") or "default"
     values = _profile(document, chosen, file)
@@ -279,7 +284,7 @@ def _first_fault(error: ValidationError) -> str:
 
 
 def _profile(document: dict[str, Any], chosen: str, file: Path) -> dict[str, Any]:
-    profiles = dict(document.get("profiles", {}))
+    profiles = dict(_table(document, "profiles", file))
     if chosen == DEVSTACK and chosen not in profiles:
         profiles |= _running_devstack(file.parent)
     if chosen != "default" and chosen not in profiles:
@@ -289,8 +294,19 @@ def _profile(document: dict[str, Any], chosen: str, file: Path) -> dict[str, Any
     if surplus:
         message = f"{file}: unknown table or key {min(surplus)!r}"
         raise SettingsError(message, hint="settings stand in [profiles.NAME]")
-    values: dict[str, Any] = profiles.get(chosen, {})
+    values = dict(_table(profiles, chosen, file))
+    if "root" in values:
+        message = f"{file}, profile {chosen}: root is the folder of {MARKER}"
+        raise SettingsError(message, hint="leave it out; paths are relative to it")
     return values
+
+
+def _table(document: dict[str, Any], name: str, file: Path) -> dict[str, Any]:
+    value = document.get(name, {})
+    if not isinstance(value, dict):
+        message = f"{file}: {name} is no table"
+        raise SettingsError(message, hint="settings stand in [profiles.NAME]")
+    return value
 
 
 def _running_devstack(root: Path) -> dict[str, Any]:

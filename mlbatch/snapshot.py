@@ -16,6 +16,8 @@ from typing import Any
 from mlbatch.errors import SnapshotError
 
 MAX_MANIFEST_BYTES = 50_000_000
+_NO_MANIFEST = (AttributeError, KeyError, OverflowError, RecursionError, TypeError, ValueError)
+"""What reading any other JSON as a manifest may raise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,7 @@ def read_manifest(content: bytes, *, uri: str, prefix: str) -> tuple[ManifestEnt
         document = json.loads(content)
         entries = tuple(_entry(entry) for entry in document["entries"])
         promised = document.get("meta", {}).get("record_count")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except _NO_MANIFEST as error:
         message = f"{uri} is not a verbose manifest: {type(error).__name__}: {error}"
         raise SnapshotError(message, hint="unload again; the path is never reused") from error
     _check_places(entries, uri, prefix)
@@ -93,9 +95,11 @@ def read_manifest(content: bytes, *, uri: str, prefix: str) -> tuple[ManifestEnt
 
 def _entry(entry: dict[str, Any]) -> ManifestEntry:
     meta = entry["meta"]
-    return ManifestEntry(
-        uri=str(entry["url"]), bytes=int(meta["content_length"]), rows=int(meta["record_count"])
-    )
+    size, rows = int(meta["content_length"]), int(meta["record_count"])
+    if size < 0 or rows < 0:
+        message = f"an entry of {size} bytes and {rows} rows"
+        raise ValueError(message)
+    return ManifestEntry(uri=str(entry["url"]), bytes=size, rows=rows)
 
 
 def _check_places(entries: tuple[ManifestEntry, ...], uri: str, prefix: str) -> None:

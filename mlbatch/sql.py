@@ -89,7 +89,11 @@ def _text(value: str) -> exp.Expr:
 def _timestamp(value: datetime) -> exp.Expr:
     if value.tzinfo is None:
         raise UsageError(f"the instant {value.isoformat()} has no time zone")
-    return naive_timestamp(value.astimezone(UTC).replace(tzinfo=None))
+    try:
+        return naive_timestamp(value.astimezone(UTC).replace(tzinfo=None))
+    except OverflowError as error:
+        message = f"the instant {value.isoformat()} is beyond the years 1 to 9999 of UTC"
+        raise UsageError(message) from error
 
 
 def naive_timestamp(value: datetime) -> exp.Expr:
@@ -107,6 +111,10 @@ def parse_select(text: str, *, file: Path | str | None = None) -> exp.Query:
         trees = [tree for tree in trees if not isinstance(tree, exp.Semicolon)]
     except (ParseError, TokenError) as error:
         raise _syntax_error(error, file) from error
+    except RecursionError as error:
+        message = "the query nests too deeply to be read"
+        hint = "move an inner part of it into a view"
+        raise DeclarationError(message, hint=hint, file=file) from error
     if len(trees) != 1:
         message = f"the file holds {len(trees)} statements, not one SELECT"
         raise DeclarationError(message, hint="write exactly one SELECT", file=file, line=1)

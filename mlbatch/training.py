@@ -134,15 +134,7 @@ def _register(
         parameters=_parameters(job, result, snapshot),
         metrics=evaluation.metrics(),
         epochs=[epoch.metrics() for epoch in epochs],
-        tags={
-            "mlbatch.training_id": training_id,
-            "mlbatch.snapshot": snapshot.fingerprint,
-            "mlbatch.features_query": job.features.view.query.fingerprint,
-            "mlbatch.labels_query": job.labels.view.query.fingerprint,
-            "mlbatch.dictionary": tools.dictionary,
-            "mlbatch.job_code": code_digest(job),
-            "mlbatch.code_version": tools.code_version,
-        },
+        tags={"mlbatch.training_id": training_id, **_origins(job, snapshot, tools)},
         texts={
             "evaluation.txt": evaluation.report(),
             "confusion_matrix.svg": evaluation.confusion_svg(),
@@ -151,6 +143,18 @@ def _register(
     version = tools.tracking.record(record, folder, digest)
     shutil.rmtree(folder)
     return version
+
+
+def _origins(job: type[Job], snapshot: Snapshot, tools: Tools) -> dict[str, str]:
+    """The fingerprints of everything that the model was made from."""
+    return {
+        "mlbatch.snapshot": snapshot.fingerprint,
+        "mlbatch.features_query": job.features.view.query.fingerprint,
+        "mlbatch.labels_query": job.labels.view.query.fingerprint,
+        "mlbatch.dictionary": tools.dictionary,
+        "mlbatch.job_code": code_digest(job),
+        "mlbatch.code_version": tools.code_version,
+    }
 
 
 def _parameters(job: type[Job], result: FitResult, snapshot: Snapshot) -> dict[str, str]:

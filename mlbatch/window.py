@@ -14,11 +14,15 @@ from mlbatch.errors import UsageError
 
 
 def utc(instant: datetime) -> datetime:
-    """Return ``instant`` in UTC; a naive datetime raises UsageError."""
+    """Return ``instant`` in UTC; a naive datetime raises UsageError, and one without a UTC date."""
     if instant.tzinfo is None:
         message = f"the instant {instant.isoformat()} has no time zone"
         raise UsageError(message, hint="write it with an offset, as in 2026-11-23T04:00:00+09:00")
-    return instant.astimezone(UTC)
+    try:
+        return instant.astimezone(UTC)
+    except OverflowError as error:
+        message = f"the instant {instant.isoformat()} is beyond the years 1 to 9999 of UTC"
+        raise UsageError(message) from error
 
 
 EARLIEST = datetime(1, 1, 1)  # noqa: DTZ001  in any column's own zone

@@ -95,10 +95,15 @@ def _warehouse(settings: Settings, storage: Storage) -> Warehouse:
 
 
 def _redshift(chosen: RedshiftSettings, settings: Settings, storage: Storage) -> Warehouse:
+    if isinstance(storage, FolderStorage):
+        message = "Redshift unloads into S3, not into a folder"
+        raise SettingsError(message, hint="set storage.kind to s3, and storage.bucket")
     from mlbatch.connectors.redshift.statements import UnloadOptions  # noqa: PLC0415
     from mlbatch.connectors.redshift.warehouse import RedshiftWarehouse  # noqa: PLC0415
 
-    options = UnloadOptions(chosen.iam_role, chosen.part_megabytes, chosen.kms_key)
+    bucket = settings.storage.region if isinstance(settings.storage, S3Settings) else None
+    elsewhere = bucket if bucket != chosen.region else None
+    options = UnloadOptions(chosen.iam_role, chosen.part_megabytes, chosen.kms_key, elsewhere)
     wired = chosen.transport == "wire"
     transport = _wire(chosen, settings) if wired else _data_api(chosen, settings)
     return RedshiftWarehouse(transport, storage, options)

@@ -335,7 +335,7 @@ def _translated(endpoint: str) -> Iterator[None]:
     except httpx.TransportError as error:
         message = f"Queuery at {endpoint}: {type(error).__name__}: {error}"
         raise TemporaryError(message, hint="try again; nothing was lost") from error
-    except (KeyError, ValueError) as error:
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
         message = f"Queuery at {endpoint} gives an answer that is not its protocol's: {error}"
         raise RunFailed(message) from error
 

@@ -221,6 +221,7 @@ def test_122_two_jobs_that_write_one_table_are_both_refused(project):
         ("import nowhere", "ModuleNotFoundError", 1),
         ("x = 1\ny = 1 / 0", "ZeroDivisionError", 2),
         ("def f(:\n", "SyntaxError", 1),
+        ("import sys\nsys.exit(3)", "SystemExit", 2),
         ("x = 1", "declares 0 jobs", None),
     ],
 )

@@ -160,3 +160,25 @@ def test_what_has_no_exact_twin_is_refused(call):
 def test_a_pattern_must_be_literal():
     with pytest.raises(UsageError, match="literal pattern"):
         to_duckdb("SELECT title SIMILAR TO j FROM recipes")
+
+
+@pytest.mark.parametrize(
+    ("order", "values"),
+    [
+        ("v", [1, 2, None]),
+        ("v ASC", [1, 2, None]),
+        ("v DESC", [None, 2, 1]),
+        ("v NULLS LAST", [1, 2, None]),
+        ("v NULLS FIRST", [None, 1, 2]),
+        ("v DESC NULLS LAST", [2, 1, None]),
+        ("v DESC NULLS FIRST", [None, 2, 1]),
+    ],
+)
+def test_null_stands_where_redshift_puts_it(connection, order, values):
+    """In the order of a query as well as in a window function's."""
+    rows = "(SELECT 1 AS v UNION ALL SELECT NULL UNION ALL SELECT 2) q"
+    plain = f"SELECT v FROM {rows} ORDER BY {order}"
+    ranked = f"SELECT v, ROW_NUMBER() OVER (ORDER BY {order}) AS n FROM {rows}"
+    assert [row[0] for row in connection.sql(to_duckdb(plain)).fetchall()] == values
+    numbered = {n: v for v, n in connection.sql(to_duckdb(ranked)).fetchall()}
+    assert [numbered[n] for n in (1, 2, 3)] == values

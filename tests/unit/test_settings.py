@@ -56,3 +56,102 @@ def test_an_unknown_profile_is_refused(root):
     with pytest.raises(SettingsError) as caught:
         load_settings(root, "prod")
     assert caught.value.hint == "it has: default, small"
+
+
+LOCAL = "kind = 'mysql'\nhost = '127.0.0.1'\ndatabase = 'd'\nuser = 'u'\n"
+REDSHIFT = "[profiles.default.warehouse]\nkind = 'redshift'\ndatabase = 'd'\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("profiles = 3", "profiles is no table"),
+        ("[profiles]\ndefault = 3", "default is no table"),
+        ("[profiles.default]\nroot = '/'", "root is the folder of mlbatch.toml"),
+        ("[profiles.default.sink]\n" + LOCAL + "port = 0", "sink.port"),
+        ("[profiles.default.sink]\n" + LOCAL + "port = 65536", "sink.port"),
+        ("[profiles.default.sink]\nkind = 'mysql'", "sink.host: Field required"),
+        ("[profiles.default.storage]\nkind = 's3'", "storage.bucket: Field required"),
+        (
+            "[profiles.default.storage]\nkind = 's3'\nbucket = 'b'\naccess_key = 'k'",
+            "storage: keys are for stand-ins; on AWS use a role",
+        ),
+        (REDSHIFT, "warehouse: the transport data_api needs cluster or workgroup"),
+        (REDSHIFT + "transport = 'wire'", "warehouse: the transport wire needs host"),
+        (REDSHIFT + "cluster = 'c'\npart_megabytes = 4", "warehouse.part_megabytes"),
+        (REDSHIFT + "cluster = 'c'\npart_megabytes = 6201", "warehouse.part_megabytes"),
+        (REDSHIFT + "cluster = 'c'\nstatement_seconds = 0", "warehouse.statement_seconds"),
+        ("[profiles.default.warehouse]\nkind = 'queuery'", "warehouse.endpoint: Field required"),
+        ("[profiles.default.throttle]\nlag_seconds = nan", "throttle.lag_seconds"),
+        ("[profiles.default.throttle]\nthreads_running = 0", "throttle.threads_running"),
+        ("[profiles.default.tracking]\nkind = 'paper'", "tracking.kind"),
+    ],
+)
+def test_wrong_values_are_named_by_section_and_setting(root, text, message):
+    (root / "mlbatch.toml").write_text(text)
+    with pytest.raises(SettingsError) as caught:
+        load_settings(root)
+    assert message in caught.value.message
+    assert caught.value.hint
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("host", ["db.example.com", "10.0.0.1", "127.0.0.1.example.com"])
+@pytest.mark.parametrize(
+    "section",
+    [
+        "[profiles.default.sink]\nkind = 'mysql'\ndatabase = 'd'\nuser = 'u'\n",
+        REDSHIFT + "transport = 'wire'\n",
+    ],
+)
+def test_passwords_never_travel_in_the_clear(root, section, host):
+    secret = "password = 'hunter2'\n"
+    (root / "mlbatch.toml").write_text(f"{section}host = '{host}'\ntls = 'off'\n{secret}")
+    with pytest.raises(SettingsError) as caught:
+        load_settings(root)
+    assert f"tls may be off only for this machine, not for {host}" in caught.value.message
+    assert "hunter2" not in f"{caught.value} {caught.value.__cause__}"
+    (root / "mlbatch.toml").write_text(f"{section}host = 'localhost'\ntls = 'off'\n{secret}")
+    settings = load_settings(root)
+    assert "hunter2" not in f"{settings!r} {settings}"
+
+
+def test_a_file_that_is_not_utf_8_is_named(root):
+    (root / "mlbatch.toml").write_bytes("# 設定\n".encode("euc-jp"))
+    with pytest.raises(SettingsError, match=r"mlbatch\.toml.*utf-8"):
+        load_settings(root)
+
+
+def test_a_byte_order_mark_is_no_fault(root):
+    (root / "mlbatch.toml").write_bytes(b"\xef\xbb\xbf[profiles.default]\nworkers = 2\n")
+    assert load_settings(root).workers == 2
+
+
+@pytest.mark.parametrize("value", ["three", "0", "-1", ""])
+def test_a_wrong_variable_of_the_environment_is_named(root, monkeypatch, value):
+    monkeypatch.setenv("MLBATCH_WORKERS", value)
+    with pytest.raises(SettingsError, match="workers"):
+        load_settings(root)
+
+
+def test_the_environment_adds_to_a_section_of_the_file(root, monkeypatch):
+    (root / "mlbatch.toml").write_text("[profiles.default.sink]\n" + LOCAL)
+    monkeypatch.setenv("MLBATCH_SINK__PASSWORD", "hunter2")
+    sink = load_settings(root).sink
+    assert (sink.host, sink.password.get_secret_value()) == ("127.0.0.1", "hunter2")
+
+
+def test_the_devstack_profile_needs_a_devstack(root):
+    with pytest.raises(SettingsError) as caught:
+        load_settings(root, "devstack")
+    assert caught.value.message == "the devstack does not run"
+    assert caught.value.hint == "start it: mlbatch devstack up"
+    (root / "mlbatch.toml").write_text("[profiles.devstack]\nworkers = 4\n")
+    assert load_settings(root, "devstack").workers == 4
+
+
+def test_settings_cannot_be_changed_afterwards(root):
+    settings = load_settings(root)
+    for target, name in ((settings, "workers"), (settings.sink, "path")):
+        with pytest.raises(ValueError, match="frozen"):
+            setattr(target, name, 1)

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mlbatch.errors import UsageError
-from mlbatch.window import Watermark, Window, advance
+from mlbatch.window import Watermark, Window, advance, utc
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 INSTANTS = st.datetimes(timezones=st.just(UTC))
@@ -43,3 +43,64 @@ def test_the_watermark_never_goes_back_nor_passes_clock_or_data(current, clock, 
     else:
         assert mark is None or moved.value >= mark.value
         assert moved.value <= max(min(clock, highest), mark.value if mark else min(clock, highest))
+
+
+OVERLAPS = st.timedeltas(min_value=timedelta(0), max_value=timedelta(days=400))
+
+
+@pytest.mark.parametrize(
+    ("instant", "hours"),
+    [(datetime(1, 1, 1), 9), (datetime(9999, 12, 31, 23), -9)],
+)
+def test_an_instant_without_a_date_in_utc_is_refused(instant, hours):
+    with pytest.raises(UsageError, match="beyond the years 1 to 9999"):
+        utc(instant.replace(tzinfo=timezone(timedelta(hours=hours))))
+
+
+@given(INSTANTS, INSTANTS)
+def test_a_window_is_half_open_and_never_empty(one, other):
+    if one >= other:
+        with pytest.raises(UsageError, match="empty"):
+            Window(one, other)
+    else:
+        assert Window(one, other).since < Window(one, other).until
+        assert not Window(one, other).is_everything
+
+
+@given(st.datetimes(datetime(2, 1, 1), datetime(9998, 1, 1)), st.integers(-23, 23))
+def test_a_window_does_not_depend_on_how_its_ends_are_written(naive, hours):
+    at = naive.replace(tzinfo=UTC)
+    there = at.astimezone(timezone(timedelta(hours=hours)))
+    assert Window(there) == Window(at)
+    assert str(Window(until=there)) == str(Window(until=at))
+    assert Window(there).since.tzinfo is UTC
+
+
+@given(INSTANTS, OVERLAPS)
+def test_a_delta_looks_back_by_the_overlap_or_to_the_beginning(value, overlap):
+    since = Watermark(value).window(overlap).since
+    if since is None:
+        assert value - datetime(1, 1, 3, tzinfo=UTC) < overlap
+    else:
+        assert value - since == overlap
+
+
+@given(st.lists(st.tuples(INSTANTS, st.none() | INSTANTS), max_size=6), OVERLAPS)
+def test_over_many_runs_no_row_is_skipped(runs, overlap):
+    """Whatever a run read up to its clock lies before the next window or in it."""
+    mark = None
+    for clock, highest in runs:
+        before = mark
+        mark = advance(mark, clock, highest)
+        if before is not None:
+            assert mark.value >= before.value
+        if mark is not None:
+            since = mark.window(overlap).since
+            assert since is None or since <= mark.value
+
+
+@given(INSTANTS, INSTANTS, INSTANTS)
+def test_advancing_twice_is_advancing_once(start, clock, highest):
+    once = advance(Watermark(start), clock, highest)
+    assert advance(once, clock, highest) == once
+    assert advance(once, clock, None) == once

@@ -62,7 +62,7 @@ class CommandReader:
     def number(self) -> int:
         """A whole number, with or without AS in front."""
         self.accept("AS")
-        if not self.current.raw.isdigit():
+        if not self.current.raw.isdecimal():
             raise self.error()
         return int(self.take().raw)
 

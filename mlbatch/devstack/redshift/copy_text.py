@@ -82,7 +82,7 @@ def _misfits(load: Load, file: SourceFile, table: pa.Table, number: int) -> list
     target, name = load.targets[number], f"c{number}"
     found: list[LoadError] = []
     for condition, code in _conditions(target, name):
-        cursor = load.session.cursor
+        cursor = load.cursor
         cursor.register("copy_text", table)
         try:
             query = f"SELECT line, {name} FROM copy_text WHERE {condition} ORDER BY line"  # noqa: S608
@@ -110,7 +110,7 @@ def _conditions(target: Target, name: str) -> list[tuple[str, int]]:
 
 def _report(load: Load, wrong: list[LoadError]) -> None:
     for error in wrong:
-        load_errors.record(load.session, error)
+        load.report(error)
     load.errors.extend(wrong)
     if len(load.errors) > load.command.max_errors:
         raise load_errors.failed(load.command.table)

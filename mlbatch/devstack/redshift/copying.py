@@ -5,34 +5,57 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from contextlib import AbstractContextManager
+from functools import partial
+from typing import Protocol
 
+import duckdb
 import pyarrow as pa
 
-from mlbatch.devstack.redshift import copy_parquet, copy_text
+from mlbatch.devstack.redshift import copy_parquet, copy_text, load_errors
 from mlbatch.devstack.redshift.answer import Answer
+from mlbatch.devstack.redshift.cluster import Cluster
 from mlbatch.devstack.redshift.copy_command import CopyCommand, parse_copy
+from mlbatch.devstack.redshift.interruption import Interruption
 from mlbatch.devstack.redshift.loading import Load, SourceFile, Target
-from mlbatch.devstack.redshift.object_store import StoredObject
+from mlbatch.devstack.redshift.object_store import ObjectStore
 from mlbatch.devstack.redshift.refusal import Refusal
 
-if TYPE_CHECKING:
-    from mlbatch.devstack.redshift.session import Session
+
+class CopySession(Protocol):
+    """What COPY needs of the session that it runs in."""
+
+    engine: Cluster
+    cursor: duckdb.DuckDBPyConnection
+    query: int
+
+    @property
+    def interruption(self) -> Interruption:
+        """The run of the statement now under way."""
+        ...
+
+    def atomically(self) -> AbstractContextManager[None]:
+        """A transaction around several steps, unless the client has one open."""
+        ...
+
+    def create_table_sql(self, schema: str, table: str) -> str:
+        """The table's definition. Raises Refusal when there is no such table."""
+        ...
 
 
-def copy(session: Session, sql: str) -> Answer:
+def copy(session: CopySession, sql: str) -> Answer:
     """Run one COPY statement; all of its rows or none."""
     command = parse_copy(sql)
-    load = Load(session, command, _targets(session, command))
+    report = partial(load_errors.record, session.engine, session.query)
+    load = Load(session.cursor, command, _targets(session, command), report)
     loader = copy_parquet.load_file if command.format == "parquet" else copy_text.load_file
     with session.atomically():
-        rows = sum(loader(load, file) for file in _files(load))
-    session.last_copied = rows
+        rows = sum(loader(load, file) for file in _files(session, command))
     notice = f"Load into table '{command.table}' completed, {rows} record(s) loaded successfully."
     return Answer("COPY", notices=(notice,), rows=rows)
 
 
-def _targets(session: Session, command: CopyCommand) -> tuple[Target, ...]:
+def _targets(session: CopySession, command: CopyCommand) -> tuple[Target, ...]:
     *schema, table = command.table.split(".")
     session.create_table_sql(schema[0] if schema else "", table)
     found = session.cursor.execute(_COLUMNS, [table, schema[0] if schema else ""]).fetchall()
@@ -61,22 +84,23 @@ SELECT column_name, c.data_type, CAST(regexp_extract(k.expression, '<= (\d+)', 1
 """
 
 
-def _files(load: Load) -> Iterator[SourceFile]:
-    store, command = load.session.engine.store, load.command
-    for uri in _manifest(load) if command.manifest else _prefixed(store.list(command.source), load):
-        load.session.interruption.check()
+def _files(session: CopySession, command: CopyCommand) -> Iterator[SourceFile]:
+    store = session.engine.store
+    for uri in _manifest(store, command) if command.manifest else _prefixed(store, command.source):
+        session.interruption.check()
         yield SourceFile(uri, _decompressed(store.get(uri), command))
 
 
-def _prefixed(found: list[StoredObject], load: Load) -> list[str]:
+def _prefixed(store: ObjectStore, prefix: str) -> list[str]:
+    found = store.list(prefix)
     if not found:
-        message = f"The specified S3 prefix '{load.command.source}' does not exist"
+        message = f"The specified S3 prefix '{prefix}' does not exist"
         raise Refusal("XX000", message)
     return [item.uri for item in found]
 
 
-def _manifest(load: Load) -> list[str]:
-    store, uri = load.session.engine.store, load.command.source
+def _manifest(store: ObjectStore, command: CopyCommand) -> list[str]:
+    uri = command.source
     try:
         entries = json.loads(store.get(uri))["entries"]
         wanted = [(str(e["url"]), bool(e.get("mandatory", False)), e.get("meta")) for e in entries]
@@ -84,7 +108,7 @@ def _manifest(load: Load) -> list[str]:
         raise Refusal("XX000", f"Manifest file is not in correct json format: {uri}") from error
     files = []
     for url, mandatory, meta in wanted:
-        _check_entry(load.command, url, meta)
+        _check_entry(command, url, meta)
         if any(item.uri == url for item in store.list(url)):
             files.append(url)
         elif mandatory:

@@ -4,32 +4,19 @@ from __future__ import annotations
 
 import itertools
 import threading
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import duckdb
 
 from mlbatch.devstack.redshift import catalog
 from mlbatch.devstack.redshift.answer import Answer
+from mlbatch.devstack.redshift.cluster import EngineOptions
 from mlbatch.devstack.redshift.faults import Faults
 from mlbatch.devstack.redshift.object_store import ObjectStore
 from mlbatch.devstack.redshift.refusal import Refusal
 from mlbatch.devstack.redshift.session import Session
 
 __all__ = ["Answer", "Engine", "EngineOptions", "Refusal", "Session"]
-
-
-@dataclass(frozen=True, slots=True)
-class EngineOptions:
-    """What differs from cluster to cluster."""
-
-    slices: int = 2
-    """UNLOAD writes so many files at once, rows dealt in turn."""
-    part_rows: int | None = None
-    """Most rows of one unloaded file, to make several of few rows."""
-    empty_unload: Literal["nothing", "schema_file"] = "nothing"
-    """What UNLOAD of no rows to Parquet leaves behind."""
 
 
 class Engine:

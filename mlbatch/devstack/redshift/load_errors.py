@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
+from mlbatch.devstack.redshift.cluster import Cluster
 from mlbatch.devstack.redshift.refusal import Refusal
-
-if TYPE_CHECKING:
-    from mlbatch.devstack.redshift.session import Session
 
 INVALID_DIGIT = 1207
 TOO_LONG = 1204
@@ -37,10 +34,10 @@ class LoadError:
     code: int
 
 
-def record(session: Session, error: LoadError) -> None:
+def record(cluster: Cluster, query: int, error: LoadError) -> None:
     """A row of stl_load_errors, which outlives the transaction."""
-    session.engine.record("stl_load_errors", {
-        "query": session.query, "starttime": datetime.now(UTC).replace(tzinfo=None),
+    cluster.record("stl_load_errors", {
+        "query": query, "starttime": datetime.now(UTC).replace(tzinfo=None),
         "filename": error.file, "line_number": error.line, "colname": error.column,
         "type": error.type, "raw_line": "", "raw_field_value": error.value[:1024],
         "err_code": error.code, "err_reason": _REASONS[error.code],

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
+import duckdb
 import pyarrow as pa
 
 from mlbatch.devstack.redshift.copy_command import CopyCommand
 from mlbatch.devstack.redshift.load_errors import LoadError
 from mlbatch.sql import quote_identifier
-
-if TYPE_CHECKING:
-    from mlbatch.devstack.redshift.session import Session
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +35,12 @@ class SourceFile:
 class Load:
     """One COPY under way."""
 
-    session: Session
+    cursor: duckdb.DuckDBPyConnection
+    """The session's own, in its transaction."""
     command: CopyCommand
     targets: tuple[Target, ...]
+    report: Callable[[LoadError], None]
+    """Keeps what did not fit where the client can read it."""
     errors: list[LoadError] = field(default_factory=list)
     """Fields that did not fit, of all files."""
 
@@ -55,10 +56,10 @@ class Load:
             f"CAST(c{n} AS {target.duckdb_type})" for n, target in enumerate(self.targets)
         )
         renamed = rows.rename_columns([f"c{n}" for n in range(rows.num_columns)])
-        self.session.cursor.register("copy_source", renamed)
+        self.cursor.register("copy_source", renamed)
         try:
             statement = f"INSERT INTO {self.table} ({names}) SELECT {values} FROM copy_source"  # noqa: S608
-            self.session.cursor.execute(statement)
+            self.cursor.execute(statement)
         finally:
-            self.session.cursor.unregister("copy_source")
+            self.cursor.unregister("copy_source")
         return int(rows.num_rows)

@@ -45,7 +45,8 @@ class Parameters:
         if not sign or len(rest) == sign + 1:
             raise Refusal("42601", 'syntax error at or near "SET"')
         name = "".join(word.raw for word in rest[:sign]).lower()
-        self._change(name, "".join(word.value for word in rest[sign + 1 :]))
+        given = rest[sign + 1 :]
+        self._change(name, "".join(w.raw if w.kind == "word" else w.value for w in given))
         return name
 
     def _change(self, name: str, value: str) -> None:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import duckdb
 import pyarrow as pa
 
 from mlbatch.devstack.redshift import statement as statements
 from mlbatch.devstack.redshift.answer import Answer
+from mlbatch.devstack.redshift.cluster import Cluster
 from mlbatch.devstack.redshift.copying import copy
-from mlbatch.devstack.redshift.faults import Dropped, Fault
+from mlbatch.devstack.redshift.faults import Dropped
 from mlbatch.devstack.redshift.interruption import Interruption
 from mlbatch.devstack.redshift.lexer import Token
 from mlbatch.devstack.redshift.parameters import Parameters
@@ -22,9 +22,6 @@ from mlbatch.devstack.redshift.result_types import recast, redshift_schema
 from mlbatch.devstack.redshift.statement import IGNORED, Statement
 from mlbatch.devstack.redshift.unload import unload
 from mlbatch.dialect import CONNECTION_SETTINGS
-
-if TYPE_CHECKING:
-    from mlbatch.devstack.redshift.engine import Engine
 
 VERSION = (
     "PostgreSQL 8.0.2 on x86_64-pc-linux-gnu, compiled by GCC, Redshift 1.0.0 (mlbatch stand-in)"
@@ -46,7 +43,7 @@ class Session:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: Cluster,
         cursor: duckdb.DuckDBPyConnection,
         pid: int,
         user: str,
@@ -278,15 +275,15 @@ class Session:
 
     def unload(self, statement: Statement) -> Answer:
         """UNLOAD."""
-        return unload(self, statement.sql)
+        answer = unload(self, statement.sql)
+        self.last_unloaded = answer.rows
+        return answer
 
     def copy(self, statement: Statement) -> Answer:
         """COPY."""
-        return copy(self, statement.sql)
-
-    def take_abort(self, sql: str) -> Fault | None:
-        """The fault that stops this UNLOAD midway, if there is one."""
-        return self.engine.faults.take("abort_unload_after_parts", sql)
+        answer = copy(self, statement.sql)
+        self.last_copied = answer.rows
+        return answer
 
     def explain(self, statement: Statement) -> Answer:
         """EXPLAIN query, with DuckDB's plan."""

@@ -7,26 +7,48 @@ import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import pyarrow as pa
 
 from mlbatch.devstack.redshift.answer import Answer
+from mlbatch.devstack.redshift.cluster import Cluster
 from mlbatch.devstack.redshift.faults import Fault
+from mlbatch.devstack.redshift.interruption import Interruption
 from mlbatch.devstack.redshift.part_files import ParquetPart, PartFile, Slice, TextPart
 from mlbatch.devstack.redshift.refusal import Refusal
 from mlbatch.devstack.redshift.result_types import type_name
 from mlbatch.devstack.redshift.unload_command import UnloadCommand, parse_unload
 from mlbatch.devstack.redshift.unload_text import header_line, lines_query
 
-if TYPE_CHECKING:
-    from mlbatch.devstack.redshift.session import Session
-
 NOT_EMPTY = (
     "Specified unload destination on S3 is not empty. Consider using a different bucket / prefix,"
     " manually removing the target files in S3, or using the ALLOWOVERWRITE option."
 )
 LONGEST_TEXT = 65_535
+
+
+class UnloadSession(Protocol):
+    """What UNLOAD needs of the session that it runs in."""
+
+    engine: Cluster
+
+    @property
+    def interruption(self) -> Interruption:
+        """The run of the statement now under way."""
+        ...
+
+    def duckdb_query(self, select: str) -> str:
+        """DuckDB's text of a query."""
+        ...
+
+    def schema(self, duckdb_sql: str) -> pa.Schema:
+        """The columns of a query of DuckDB's."""
+        ...
+
+    def read(self, duckdb_sql: str) -> pa.RecordBatchReader:
+        """The rows of a query of DuckDB's, as they come."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,22 +58,22 @@ class _Written:
     rows: int
 
 
-def unload(session: Session, sql: str) -> Answer:
+def unload(session: UnloadSession, sql: str) -> Answer:
     """Run one UNLOAD statement."""
     command = parse_unload(sql)
     query = session.duckdb_query(command.select)
     schema = session.schema(query)
     _prepare_target(session, command)
     with tempfile.TemporaryDirectory(prefix="mlbatch-unload-") as folder:
-        run = _Run(session, command, schema, Path(folder), session.take_abort(sql))
+        abort = session.engine.faults.take("abort_unload_after_parts", sql)
+        run = _Run(session, command, schema, Path(folder), abort)
         run.write(query)
     rows = sum(file.rows for file in run.written)
-    session.last_unloaded = rows
     notice = f"UNLOAD completed, {rows} record(s) unloaded successfully."
     return Answer("UNLOAD", notices=(notice,), rows=rows)
 
 
-def _prepare_target(session: Session, command: UnloadCommand) -> None:
+def _prepare_target(session: UnloadSession, command: UnloadCommand) -> None:
     found = session.engine.store.list(command.target)
     if command.clean_path:
         for item in found:
@@ -65,7 +87,7 @@ class _Run:
 
     def __init__(
         self,
-        session: Session,
+        session: UnloadSession,
         command: UnloadCommand,
         schema: pa.Schema,
         folder: Path,
