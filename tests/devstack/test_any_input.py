@@ -92,7 +92,8 @@ def test_any_words_are_a_copy_or_refused(pieces, head):
             "blanks_as_null": True, "empty_as_null": True, "trim_blanks": True, "fill_record": True,
             "ignore_blank_lines": True, "truncate_columns": True}),
         ("COMPUPDATE OFF STATUPDATE ON COMPUPDATE PRESET REGION 'x' ENCODING AS 'utf8'", {}),
-        ("DATEFORMAT 'auto' TIMEFORMAT AS 'YYYY-MM-DD HH:MI:SS' ROUNDEC ACCEPTANYDATE", {}),
+        ("DATEFORMAT 'auto' TIMEFORMAT AS 'YYYY-MM-DD HH:MI:SS' ROUNDEC ACCEPTANYDATE", {
+            "round_decimals": True, "accept_any_date": True}),
         ("ACCESS_KEY_ID 'a' SECRET_ACCESS_KEY 'b' SESSION_TOKEN 'c'", {}),
     ],
 )  # fmt: skip

@@ -47,11 +47,13 @@ VIEWS = {
   0 AS sortkey, is_nullable = 'NO' AS notnull FROM {SCHEMA}.columns""",
 }
 TABLES = {
-    "stl_load_errors": """query INTEGER, starttime TIMESTAMP, filename VARCHAR,
-  line_number BIGINT, colname VARCHAR, type VARCHAR, raw_line VARCHAR, raw_field_value VARCHAR,
+    "stl_load_errors": """userid INTEGER, slice INTEGER, tbl INTEGER, starttime TIMESTAMP,
+  session INTEGER, query INTEGER, filename VARCHAR, line_number BIGINT, colname VARCHAR,
+  type VARCHAR, col_length VARCHAR, position INTEGER, raw_line VARCHAR, raw_field_value VARCHAR,
   err_code INTEGER, err_reason VARCHAR""",
-    "stl_unload_log": """query INTEGER, path VARCHAR, start_time TIMESTAMP, line_count BIGINT,
-  transfer_size BIGINT, file_format VARCHAR""",
+    "stl_unload_log": """userid INTEGER, query INTEGER, slice INTEGER, pid INTEGER, path VARCHAR,
+  start_time TIMESTAMP, end_time TIMESTAMP, line_count BIGINT, transfer_size BIGINT,
+  file_format VARCHAR""",
 }
 NAMES = frozenset([*VIEWS, *TABLES])
 SHADOWED = frozenset(["columns", "tables"])
@@ -61,5 +63,11 @@ SHADOWED = frozenset(["columns", "tables"])
 def definitions() -> list[str]:
     """Statements that lay the catalog."""
     made = [f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}", "CREATE SCHEMA IF NOT EXISTS public"]
-    made += [f"CREATE TABLE IF NOT EXISTS {SCHEMA}.{n} ({c})" for n, c in TABLES.items()]
+    for name, columns in TABLES.items():
+        made.append(f"CREATE TABLE IF NOT EXISTS {SCHEMA}.{name} ({columns})")
+        # A database of an earlier version has fewer of them.
+        made += [
+            f"ALTER TABLE {SCHEMA}.{name} ADD COLUMN IF NOT EXISTS {column.strip()}"
+            for column in columns.split(",")
+        ]
     return made + [f"CREATE OR REPLACE VIEW {SCHEMA}.{n} AS {q}" for n, q in VIEWS.items()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from mlbatch.devstack.redshift.refusal import Refusal, unsupported
 Meaning = dict[str, Any]
 """Fields of a command, and what they become."""
 
+_OCTAL = re.compile(r"'\\{1,2}([0-7]{3})'")
 _SIZES = {"MB": 1 << 20, "GB": 1 << 30}
 
 
@@ -30,7 +32,7 @@ class CommandReader:
     def current(self) -> Token:
         """The next word; a Refusal at the end."""
         if not self:
-            raise Refusal("42601", "syntax error at end of input")
+            raise self.error()
         return self._words[self._next]
 
     def take(self) -> Token:
@@ -49,8 +51,9 @@ class CommandReader:
 
     def expect(self, *wanted: str) -> None:
         """These words and no others."""
-        if not self.accept(*wanted):
-            raise self.error()
+        for word in wanted:
+            if not self.accept(word):
+                raise self.error()
 
     def text(self) -> str:
         """A quoted text, with or without AS in front."""
@@ -74,6 +77,18 @@ class CommandReader:
         number = float(self.take().raw)
         unit = next((bytes_ for name, bytes_ in _SIZES.items() if self.accept(name)), _SIZES["MB"])
         return int(number * unit)
+
+    def word_or_text(self) -> str:
+        """One word, quoted or not, with or without AS in front."""
+        self.accept("AS")
+        if self.current.kind not in ("word", "text"):
+            raise self.error()
+        return self.take().value
+
+    def text_if_any(self, default: str) -> str:
+        """A quoted text, with or without AS in front; ``default`` where there is none."""
+        has_text = self.accept("AS") or (bool(self) and self.current.kind == "text")
+        return self.text() if has_text else default
 
     def flag(self) -> bool:
         """ON, OFF, TRUE or FALSE, or nothing, which is ON."""
@@ -108,8 +123,17 @@ class CommandReader:
     def text_layout(self) -> Meaning | None:
         """DELIMITER or NULL, which both commands have."""
         if self.accept("DELIMITER"):
-            return {"delimiter": self.text().replace("\\t", "\t")}
+            return {"delimiter": self._delimiter()}
         return {"null_as": self.text()} if self.accept("NULL") else None
+
+    def _delimiter(self) -> str:
+        self.accept("AS")
+        octal = _OCTAL.fullmatch(self.current.raw)
+        text = self.text().replace("\\t", "\t")
+        delimiter = chr(int(octal.group(1), 8)) if octal else text
+        if len(delimiter) != 1 or not delimiter.isascii() or delimiter in "\r\n":
+            raise unsupported("The delimiter must be a single ASCII character")
+        return delimiter
 
     def refuse(self, names: Sequence[str], command: str) -> None:
         """A Refusal where the next word is one of ``names``, which the stand-in does not know."""
@@ -119,8 +143,8 @@ class CommandReader:
 
     def error(self) -> Refusal:
         """A Refusal that names the next word."""
-        near = self.current.raw if self else "end of input"
-        return Refusal("42601", f'syntax error at or near "{near}"')
+        place = f'or near "{self.current.raw}"' if self else "end of input"
+        return Refusal("42601", f"syntax error at {place}")
 
 
 def accept_authorization(reader: CommandReader) -> bool:

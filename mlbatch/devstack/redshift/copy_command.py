@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from mlbatch.devstack.redshift.command_reader import CommandReader, Meaning, accept_authorization
-from mlbatch.devstack.redshift.refusal import unsupported
+from mlbatch.devstack.redshift.refusal import Refusal, unsupported
 from mlbatch.devstack.redshift.unload_command import Compression, Format
+
+MOST_ERRORS = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,12 @@ class CopyCommand:
     trim_blanks: bool = False
     fill_record: bool = False
     ignore_blank_lines: bool = False
+    round_decimals: bool = False
+    accept_any_date: bool = False
+    encoding: str = "utf-8"
+    invalid_as: str | None = None
+    """What stands for a byte that is no UTF-8; None makes it an error."""
+    no_load: bool = False
     max_errors: int = 0
 
 
@@ -45,6 +53,8 @@ def parse_copy(sql: str) -> CopyCommand:
     while reader:
         if not accept_authorization(reader):
             command = replace(command, **_option(reader))
+    if command.max_errors > MOST_ERRORS:
+        raise Refusal("22023", f"MAXERROR must be between 0 and {MOST_ERRORS}")
     return command
 
 
@@ -71,12 +81,12 @@ _FLAGS: dict[tuple[str, ...], Meaning] = {
     ("TRIMBLANKS",): {"trim_blanks": True},
     ("FILLRECORD",): {"fill_record": True},
     ("IGNOREBLANKLINES",): {"ignore_blank_lines": True},
-    ("ACCEPTANYDATE",): {},
+    ("ACCEPTANYDATE",): {"accept_any_date": True},
     ("EXPLICIT_IDS",): {},
-    ("ROUNDEC",): {},
-    ("NOLOAD",): {},
+    ("ROUNDEC",): {"round_decimals": True},
+    ("NOLOAD",): {"no_load": True},
 }
-_IGNORED_TEXTS = ("REGION", "ENCODING", "ACCEPTINVCHARS")
+_ENCODINGS = {"UTF8": "utf-8", "UTF16": "utf-16", "UTF16LE": "utf-16-le", "UTF16BE": "utf-16-be"}
 _TIMES = ("TIMEFORMAT", "DATEFORMAT")
 _SWITCHES = ("COMPUPDATE", "STATUPDATE")
 _REFUSED = ("AVRO", "ORC", "JSON", "FIXEDWIDTH", "BZIP2", "LZOP", "SSH", "SHAPEFILE", "READRATIO")
@@ -101,11 +111,28 @@ def _valued(reader: CommandReader) -> Meaning:
         return layout
     if reader.accept("QUOTE"):
         return {"quote": reader.text()}
+    if reader.accept("ENCODING"):
+        return {"encoding": _encoding(reader.word_or_text())}
+    if reader.accept("ACCEPTINVCHARS"):
+        return {"invalid_as": reader.text_if_any("?")}
+    return _counted(reader)
+
+
+def _counted(reader: CommandReader) -> Meaning:
     if reader.accept("IGNOREHEADER"):
         return {"ignore_header": reader.number()}
     if reader.accept("MAXERROR"):
         return {"max_errors": reader.number()}
+    if reader.accept("COMPROWS"):
+        reader.number()
+        return {}
     return _meaningless_here(reader)
+
+
+def _encoding(name: str) -> str:
+    if name.upper() not in _ENCODINGS:
+        raise Refusal("22023", f"ENCODING must be one of {', '.join(_ENCODINGS)}, not {name}")
+    return _ENCODINGS[name.upper()]
 
 
 def _meaningless_here(reader: CommandReader) -> Meaning:
@@ -114,7 +141,7 @@ def _meaningless_here(reader: CommandReader) -> Meaning:
             if reader.text().lower() not in ("auto", "yyyy-mm-dd", "yyyy-mm-dd hh:mi:ss"):
                 raise unsupported(f"{name} other than 'auto' is not supported by this stand-in")
             return {}
-    if reader.skips(_IGNORED_TEXTS):
+    if reader.skips(("REGION",)):
         return {}
     for name in _SWITCHES:
         if reader.accept(name):

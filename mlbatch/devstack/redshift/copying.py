@@ -6,17 +6,17 @@ import gzip
 import json
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from functools import partial
 from typing import Protocol
 
 import duckdb
 import pyarrow as pa
 
-from mlbatch.devstack.redshift import copy_parquet, copy_text, load_errors
+from mlbatch.devstack.redshift import copy_parquet, copy_text
 from mlbatch.devstack.redshift.answer import Answer
 from mlbatch.devstack.redshift.cluster import Cluster
 from mlbatch.devstack.redshift.copy_command import CopyCommand, parse_copy
 from mlbatch.devstack.redshift.interruption import Interruption
+from mlbatch.devstack.redshift.load_errors import ErrorLog
 from mlbatch.devstack.redshift.loading import Load, SourceFile, Target
 from mlbatch.devstack.redshift.object_store import ObjectStore
 from mlbatch.devstack.redshift.refusal import Refusal
@@ -28,6 +28,11 @@ class CopySession(Protocol):
     engine: Cluster
     cursor: duckdb.DuckDBPyConnection
     query: int
+    pid: int
+    last_copy: int
+    """The query of the last COPY that began to load, or -1."""
+    last_copied: int
+    """The rows that it loaded."""
 
     @property
     def interruption(self) -> Interruption:
@@ -46,32 +51,42 @@ class CopySession(Protocol):
 def copy(session: CopySession, sql: str) -> Answer:
     """Run one COPY statement; all of its rows or none."""
     command = parse_copy(sql)
-    report = partial(load_errors.record, session.engine, session.query)
-    load = Load(session.cursor, command, _targets(session, command), report)
+    table_id, targets = _targets(session, command)
+    log = ErrorLog(session.engine, session.query, session.pid, table_id)
+    load = Load(session.cursor, command, targets, log.record)
+    session.last_copy, session.last_copied = session.query, 0
     loader = copy_parquet.load_file if command.format == "parquet" else copy_text.load_file
     with session.atomically():
         rows = sum(loader(load, file) for file in _files(session, command))
-    notice = f"Load into table '{command.table}' completed, {rows} record(s) loaded successfully."
-    return Answer("COPY", notices=(notice,), rows=rows)
+    session.last_copied = rows
+    return Answer("COPY", notices=tuple(_notices(load, rows)), rows=rows)
 
 
-def _targets(session: CopySession, command: CopyCommand) -> tuple[Target, ...]:
+def _notices(load: Load, rows: int) -> Iterator[str]:
+    completed = f"Load into table '{load.command.table}' completed, "
+    if load.errors:
+        failed = f"{completed}{len(load.errors)} record(s) could not be loaded.  "
+        yield f"{failed}Check 'stl_load_errors' system table for details."
+    yield f"{completed}{rows} record(s) loaded successfully."
+
+
+def _targets(session: CopySession, command: CopyCommand) -> tuple[int, tuple[Target, ...]]:
     *schema, table = command.table.split(".")
     session.create_table_sql(schema[0] if schema else "", table)
     found = session.cursor.execute(_COLUMNS, [table, schema[0] if schema else ""]).fetchall()
-    known = {name: Target(name, kind, length, nullable) for name, kind, length, nullable in found}
+    known = {name: Target(name, *rest) for name, *rest, _ in found}
     wanted = command.columns or tuple(known)
     for name in wanted:
         if name not in known:
             message = f'column "{name}" of relation "{table}" does not exist'
             raise Refusal("42703", message)
-    return tuple(known[name] for name in wanted)
+    return int(found[0][-1]), tuple(known[name] for name in wanted)
 
 
 # A temporary table hides one of the same name, as in a query.
 _COLUMNS = r"""
 SELECT column_name, c.data_type, CAST(regexp_extract(k.expression, '<= (\d+)', 1) AS INTEGER),
-       is_nullable
+       is_nullable, c.table_oid
   FROM duckdb_columns() c
   LEFT JOIN duckdb_constraints() k ON k.table_oid = c.table_oid
        AND k.database_oid = c.database_oid AND k.constraint_type = 'CHECK'

@@ -20,7 +20,18 @@ class Target:
     name: str
     duckdb_type: str
     length: int | None
+    """Most bytes of a text."""
     nullable: bool
+
+    @property
+    def is_text(self) -> bool:
+        """Whether it is CHAR or VARCHAR."""
+        return self.duckdb_type == "VARCHAR"
+
+    @property
+    def is_date(self) -> bool:
+        """Whether it is DATE, TIMESTAMP or TIMESTAMPTZ."""
+        return self.duckdb_type.startswith(("DATE", "TIMESTAMP"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +53,7 @@ class Load:
     report: Callable[[LoadError], None]
     """Keeps what did not fit where the client can read it."""
     errors: list[LoadError] = field(default_factory=list)
-    """Fields that did not fit, of all files."""
+    """Rows that did not fit, of all files."""
 
     @property
     def table(self) -> str:
@@ -50,10 +61,13 @@ class Load:
         return ".".join(quote_identifier(part) for part in self.command.table.split("."))
 
     def insert(self, rows: pa.Table) -> int:
-        """Append rows, whose columns stand in the order of the targets."""
+        """Append rows, whose columns stand in the order of the targets; how many are in then."""
+        if self.command.no_load:
+            return 0
         names = ", ".join(quote_identifier(target.name) for target in self.targets)
         values = ", ".join(
-            f"CAST(c{n} AS {target.duckdb_type})" for n, target in enumerate(self.targets)
+            f"{self._cast(target)}(c{n} AS {target.duckdb_type})"
+            for n, target in enumerate(self.targets)
         )
         renamed = rows.rename_columns([f"c{n}" for n in range(rows.num_columns)])
         self.cursor.register("copy_source", renamed)
@@ -63,3 +77,6 @@ class Load:
         finally:
             self.cursor.unregister("copy_source")
         return int(rows.num_rows)
+
+    def _cast(self, target: Target) -> str:
+        return "TRY_CAST" if self.command.accept_any_date and target.is_date else "CAST"

@@ -9,7 +9,7 @@ from typing import Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mlbatch.devstack.redshift.unload_command import UnloadCommand
+from mlbatch.devstack.redshift.unload_command import GROUP_BYTES, UnloadCommand
 
 PIECES_OF_A_FILE = 8
 """A file's limit is looked at after every such share of it."""
@@ -41,7 +41,7 @@ class ParquetPart:
         self.rows = 0
         self._sink = pa.OSFile(str(path), "wb")
         self._writer = pq.ParquetWriter(self._sink, schema, compression="snappy")
-        self._group_bytes = min(command.group_bytes, command.max_file_bytes)
+        self._group_bytes = min(command.group_bytes or GROUP_BYTES, command.max_file_bytes)
         self._waiting: list[pa.RecordBatch] = []
         self._waiting_bytes = 0
 

@@ -57,7 +57,7 @@ class Session:
         self.failed = False
         self.parameters = Parameters()
         self.last_copied = self.last_unloaded = 0
-        self.query = 0
+        self.last_copy = self.last_unload = self.query = self.last_query = -1
         self._may_drop = may_drop
         self._running: Interruption | None = None
         self._closed = False
@@ -87,7 +87,7 @@ class Session:
             raise Dropped
         with self._interruptible(), self._translating():
             self._misbehave(sql)
-            self.query = self.engine.next_query()
+            self.last_query, self.query = self.query, self.engine.next_query()
             bound = statements.bind_positions(sql, parameters) if parameters else sql
             answer = self._run(statements.one_statement(bound))
         if self._may_drop and self.engine.faults.take("lose_reply", sql):
@@ -275,15 +275,11 @@ class Session:
 
     def unload(self, statement: Statement) -> Answer:
         """UNLOAD."""
-        answer = unload(self, statement.sql)
-        self.last_unloaded = answer.rows
-        return answer
+        return unload(self, statement.sql)
 
     def copy(self, statement: Statement) -> Answer:
         """COPY."""
-        answer = copy(self, statement.sql)
-        self.last_copied = answer.rows
-        return answer
+        return copy(self, statement.sql)
 
     def explain(self, statement: Statement) -> Answer:
         """EXPLAIN query, with DuckDB's plan."""
@@ -314,7 +310,9 @@ class Session:
         values: dict[str, object] = {
             "pg_last_copy_count": self.last_copied,
             "pg_last_unload_count": self.last_unloaded,
-            "pg_last_query_id": self.query - 1,
+            "pg_last_query_id": self.last_query,
+            "pg_last_copy_id": self.last_copy,
+            "pg_last_unload_id": self.last_unload,
             "pg_backend_pid": self.pid,
             "current_user": self.user,
             "current_database": DATABASE,

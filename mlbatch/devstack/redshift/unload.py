@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,12 +27,19 @@ NOT_EMPTY = (
     " manually removing the target files in S3, or using the ALLOWOVERWRITE option."
 )
 LONGEST_TEXT = 65_535
+_SUPERUSER = 100
 
 
 class UnloadSession(Protocol):
     """What UNLOAD needs of the session that it runs in."""
 
     engine: Cluster
+    query: int
+    pid: int
+    last_unload: int
+    """The query of the last UNLOAD that began to write, or -1."""
+    last_unloaded: int
+    """The rows that it wrote."""
 
     @property
     def interruption(self) -> Interruption:
@@ -64,11 +72,12 @@ def unload(session: UnloadSession, sql: str) -> Answer:
     query = session.duckdb_query(command.select)
     schema = session.schema(query)
     _prepare_target(session, command)
+    session.last_unload, session.last_unloaded = session.query, 0
     with tempfile.TemporaryDirectory(prefix="mlbatch-unload-") as folder:
         abort = session.engine.faults.take("abort_unload_after_parts", sql)
         run = _Run(session, command, schema, Path(folder), abort)
         run.write(query)
-    rows = sum(file.rows for file in run.written)
+    rows = session.last_unloaded = sum(file.rows for file in run.written)
     notice = f"UNLOAD completed, {rows} record(s) unloaded successfully."
     return Answer("UNLOAD", notices=(notice,), rows=rows)
 
@@ -155,9 +164,21 @@ class _Run:
         name = self._name(slice_number, part)
         path = self._folder / name
         uri = self._command.target + name
+        began = datetime.now(UTC)
         self._session.engine.store.put_file(uri, path)
         self.written.append(_Written(uri, path.stat().st_size, file.rows))
         path.unlink()
+        self._log(slice_number, self.written[-1], began)
+
+    def _log(self, slice_number: int, file: _Written, began: datetime) -> None:
+        """A row of stl_unload_log."""
+        self._session.engine.record("stl_unload_log", {
+            "userid": _SUPERUSER, "query": self._session.query, "slice": slice_number,
+            "pid": self._session.pid, "path": file.uri,
+            "start_time": began.replace(tzinfo=None),
+            "end_time": datetime.now(UTC).replace(tzinfo=None), "line_count": file.rows,
+            "transfer_size": file.bytes, "file_format": self._command.format,
+        })  # fmt: skip
 
     def _write_empty(self) -> None:
         part = self._open(0, 0)
@@ -166,7 +187,10 @@ class _Run:
 
     def _write_manifest(self) -> None:
         self.written.sort(key=lambda file: file.uri)
-        document = _manifest(self.written, self._schema, verbose=self._command.verbose)
+        # Redshift counts the header as a row.
+        more = int(self._command.header)
+        files = [replace(file, rows=file.rows + more) for file in self.written]
+        document = _manifest(files, self._schema, verbose=self._command.verbose)
         content = json.dumps(document, ensure_ascii=False, indent=2).encode()
         self._session.engine.store.put(self._command.target + "manifest", content)
 

@@ -14,9 +14,10 @@ from mlbatch.devstack.redshift.refusal import Refusal, unsupported
 
 Format = Literal["text", "csv", "parquet"]
 Compression = Literal["", "gzip", "zstd"]
-LARGEST_FILE = 6_200 << 20
+LARGEST_FILE = int(6.2 * (1 << 30))
 SMALLEST_FILE = 5 << 20
 GROUP_BYTES = 32 << 20
+LARGEST_GROUP = 128 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +32,11 @@ class UnloadCommand:
     escape: bool = False
     add_quotes: bool = False
     header: bool = False
-    null_as: str = ""
+    null_as: str | None = None
     manifest: bool = False
     verbose: bool = False
     max_file_bytes: int = LARGEST_FILE
-    group_bytes: int = GROUP_BYTES
+    group_bytes: int | None = None
     parallel: bool = True
     allow_overwrite: bool = False
     clean_path: bool = False
@@ -103,12 +104,16 @@ def _check(command: UnloadCommand) -> None:
     is_parquet = command.format == "parquet"
     if is_parquet and (command.compression or command.delimiter or command.escape):
         raise unsupported("Options GZIP, ZSTD, DELIMITER and ESCAPE are not supported for PARQUET")
-    if is_parquet and (command.header or command.add_quotes):
-        raise unsupported("Options HEADER and ADDQUOTES are not supported for PARQUET")
+    if is_parquet and (command.header or command.add_quotes or command.null_as is not None):
+        raise unsupported("Options HEADER, ADDQUOTES and NULL AS are not supported for PARQUET")
+    if command.group_bytes is not None and not is_parquet:
+        raise unsupported("ROWGROUPSIZE is only supported for PARQUET")
     if command.format == "csv" and (command.escape or command.add_quotes):
         raise unsupported("Options ESCAPE and ADDQUOTES are not supported for CSV")
     if command.allow_overwrite and command.clean_path:
         raise unsupported("ALLOWOVERWRITE and CLEANPATH cannot be given together")
+    if not GROUP_BYTES <= (command.group_bytes or GROUP_BYTES) <= LARGEST_GROUP:
+        raise Refusal("22023", "ROWGROUPSIZE must be between 32 MB and 128 MB")
     if not SMALLEST_FILE <= command.max_file_bytes <= LARGEST_FILE:
         raise Refusal("22023", "MAXFILESIZE must be between 5 MB and 6.2 GB")
     _check_select(command.select)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pyarrow as pa
 
 from mlbatch.devstack.redshift.unload_command import UnloadCommand
@@ -16,8 +18,17 @@ def delimiter_of(command: UnloadCommand) -> str:
 
 
 def header_line(command: UnloadCommand, schema: pa.Schema) -> str:
-    """The columns' names, as HEADER writes them."""
-    return delimiter_of(command).join(schema.names)
+    """The columns' names, as HEADER writes them: quoted and escaped like the rows below."""
+    return delimiter_of(command).join(_label(command, name) for name in schema.names)
+
+
+def _label(command: UnloadCommand, name: str) -> str:
+    if command.format == "csv":
+        doubled = name.replace('"', '""')
+        return f'"{doubled}"' if re.search(_among_csv(command), name) else name
+    if command.escape:
+        name = re.sub(f"({_among_escaped(command)})", r"\\\1", name)
+    return f'"{name}"' if command.add_quotes else name
 
 
 def lines_query(command: UnloadCommand, duckdb_select: str, schema: pa.Schema) -> str:
@@ -30,11 +41,11 @@ def lines_query(command: UnloadCommand, duckdb_select: str, schema: pa.Schema) -
 
 
 def _field(command: UnloadCommand, name: str, kind: pa.DataType) -> str:
-    null = _literal(command.null_as)
+    null = _literal(command.null_as or "")
     if command.format == "csv":
         return f"coalesce({_csv(command, _shown(name, kind))}, {null})"
     value = _shown(name, kind)
-    if command.escape:
+    if command.escape and pa.types.is_string(kind):
         value = _escaped(command, value)
     if command.add_quotes:
         return f"""('"' || coalesce({value}, {null}) || '"')"""
@@ -52,17 +63,26 @@ def _shown(name: str, kind: pa.DataType) -> str:
 
 
 def _escaped(command: UnloadCommand, value: str) -> str:
-    # Quotes are escaped only where quotes stand around the field.
-    special = "\\\n\r" + delimiter_of(command) + ("\"'" if command.add_quotes else "")
-    among = "[" + "".join(f"\\x{{{ord(sign):x}}}" for sign in special) + "]"
-    return f"regexp_replace({value}, '({among})', '\\\\\\1', 'g')"
+    return f"regexp_replace({value}, '({_among_escaped(command)})', '\\\\\\1', 'g')"
 
 
 def _csv(command: UnloadCommand, value: str) -> str:
-    special = '"\n\r' + delimiter_of(command)
-    among = "[" + "".join(f"\\x{{{ord(sign):x}}}" for sign in special) + "]|^$"
     quoted = f"""'"' || replace({value}, '"', '""') || '"'"""
-    return f"CASE WHEN regexp_matches({value}, '{among}') THEN {quoted} ELSE {value} END"
+    return f"CASE WHEN regexp_matches({value}, '{_among_csv(command)}|^$') THEN {quoted} ELSE {value} END"
+
+
+def _among_escaped(command: UnloadCommand) -> str:
+    # Quotes are escaped only where quotes stand around the field.
+    return _one_of("\\\n\r" + delimiter_of(command) + ("\"'" if command.add_quotes else ""))
+
+
+def _among_csv(command: UnloadCommand) -> str:
+    return _one_of('"\n\r' + delimiter_of(command))
+
+
+def _one_of(signs: str) -> str:
+    """A pattern that Python and DuckDB read alike; none of the signs is outside of ASCII."""
+    return "[" + "".join(f"\\x{ord(sign):02x}" for sign in signs) + "]"
 
 
 def _literal(text: str) -> str:
