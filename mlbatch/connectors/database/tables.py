@@ -157,6 +157,18 @@ PART = Table(
     **STORAGE,
 )
 
+STRIKES = Table(
+    "mlbatch_strikes",
+    METADATA,
+    Column("run_id", String(32), primary_key=True),
+    Column("part_no", Integer, primary_key=True),
+    Column("deaths", Integer, nullable=False),
+    Column("died_at", BigInteger),
+    Column("set_aside", BigInteger),
+    Column("given_up_from", BigInteger),
+    **STORAGE,
+)
+
 QUARANTINE = Table(
     "mlbatch_quarantine",
     METADATA,
