@@ -124,11 +124,14 @@ def infer(job: type[Job], request: Request, tools: Tools, *, model: str = CHAMPI
             plan = decide(request, _facts(job, ledger, tools), job.delta)
             tools.notify("plan", f"{plan.kind}: {plan.reason}")
             tools.notify("sink", way)
-            if plan.done is not None:
-                return _already_done(plan, plan.done, ledger)
-            return _carry_out(job, plan, lease, ledger, tools, model)
-        finally:
-            ledger.release(lease, tools.new_epoch())
+            ended = _carry_out(job, plan, lease, ledger, tools, model)
+        except BaseException:
+            # What ended the run is what must be told, not that the lease cannot be given back.
+            with suppress(MlbatchError):
+                ledger.release(lease, tools.new_epoch())
+            raise
+        ledger.release(lease, tools.new_epoch())
+        return ended
 
 
 def _checked(request: Request, tools: Tools) -> Request:
@@ -146,14 +149,12 @@ def _facts(job: type[Job], ledger: Ledger, tools: Tools) -> Facts:
     )
 
 
-def _already_done(plan: Plan, run: Run, ledger: Ledger) -> Inference:
-    return Inference(plan, run, Totals.of(ledger.parts(run.run_id)), None, {})
-
-
 def _carry_out(
     job: type[Job], plan: Plan, lease: Lease, ledger: Ledger, tools: Tools, model: str
 ) -> Inference:
     probe = None
+    if plan.done is not None:
+        return Inference(plan, plan.done, Totals.of(ledger.parts(plan.done.run_id)), None, {})
     if plan.supersede is not None:
         reason = "superseded on request"
         ledger.give_up(plan.supersede, RunState.SUPERSEDED, reason, tools.new_epoch())
