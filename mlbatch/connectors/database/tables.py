@@ -102,6 +102,20 @@ LEASE = Table(
     **STORAGE,
 )
 
+CONNECTION = Table(
+    "mlbatch_connection",
+    METADATA,
+    Column("output_table", String(64), primary_key=True),
+    Column("token", String(64), primary_key=True),
+    Column("run_id", String(32), nullable=False),
+    Column("server", String(255), nullable=False),
+    Column("connection_id", BigInteger, nullable=False),
+    Column("user_name", String(128), nullable=False),
+    Column("client", String(255), nullable=False),
+    Column("connected_at", Instant, nullable=False),
+    **STORAGE,
+)
+
 RUN = Table(
     "mlbatch_run",
     METADATA,
