@@ -152,9 +152,14 @@ def versions() -> str:
 @functools.cache
 def commit() -> str:
     """The commit that was tested: asked before the page itself is changed."""
-    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
+    found = _git("rev-parse", "--short", "HEAD") or "unknown"
+    return found + ("-changed" if _git("status", "--porcelain", "mlbatch", "tests") else "")
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(ROOT), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "unknown"
+    return done.stdout.strip()
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ the connection, and whose holder the server names. Locks of this kind block noth
 from __future__ import annotations
 
 import secrets
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any
 
 import pymysql
@@ -69,17 +69,24 @@ class MysqlLedger(LedgerOnDemand):
             if not is_lock_wait(error) or not self._end_sleepers(output_table, owner):
                 raise
             lease = super().acquire(output_table, job, owner, epoch)
-        with self._open() as connection:
-            _execute(connection, _FORGET, output_table)
+        self._forget(output_table)
         return lease
 
-    def _open(self) -> Any:  # noqa: ANN401  a context manager of a connection
-        with translated(self._address):
-            return closing(connect_to_writer(self._address))
+    def _forget(self, output_table: str) -> None:
+        """Who had the table before holds nothing any more; if this fails, the next lease does it."""
+        with (
+            suppress(TemporaryError),
+            translated(self._address),
+            closing(connect_to_writer(self._address)) as connection,
+        ):
+            _execute(connection, _FORGET, output_table)
 
     def _end_sleepers(self, output_table: str, owner: Owner) -> bool:
         """Whether there were connections of an owner that is gone, and they are ended now."""
-        with translated(self._address), self._open() as connection:
+        with (
+            translated(self._address),
+            closing(connect_to_writer(self._address)) as connection,
+        ):
             # Read before the lease: who takes the table meanwhile is not among them.
             found = list(_sleepers(connection, output_table))
             holder = self.holder(output_table)
