@@ -242,6 +242,12 @@ def campaign(kind: str, sink: str, seed: int, strikes: int, folder: Path) -> Tal
     return tally
 
 
+def last_words(tally: Tally, folder: Path) -> str:
+    """What the processes of a campaign said that ended with an error that should not be."""
+    log = folder / "children.log"
+    return f"{log.read_text()[-6_000:]}\n" if tally.wrong and log.exists() else ""
+
+
 def _struck(tally: Tally) -> int:
     return tally.struck["commits"] or sum(tally.struck.values())
 
@@ -280,9 +286,7 @@ def main() -> int:
     print(f"replay: {asked.replay}", file=sys.stderr)
     with tempfile.TemporaryDirectory() as place:
         tally = campaign(given.kind, given.sink, given.seed, given.strikes, Path(place))
-        log = Path(place) / "children.log"
-        if tally.wrong and log.exists():
-            print(log.read_text()[-4_000:], file=sys.stderr)
+        print(last_words(tally, Path(place)), end="", file=sys.stderr)
     print(HEADER)
     print(tally.row())
     return not tally.is_clean

@@ -19,7 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from proof.campaign import HEADER, Tally, campaign
+from proof.campaign import HEADER, Tally, campaign, last_words
 from proof.model_checker import VARIANTS, check
 
 ROOT = Path(__file__).parents[2]
@@ -79,7 +79,9 @@ def _tallies(given: argparse.Namespace) -> Iterator[tuple[int, Tally]]:
         if given.only not in (None, kind):
             continue
         with tempfile.TemporaryDirectory() as place:
-            yield number, campaign(kind, sink, given.seed + number, strikes, Path(place))
+            tally = campaign(kind, sink, given.seed + number, strikes, Path(place))
+            print(last_words(tally, Path(place)), end="", flush=True)
+            yield number, tally
 
 
 def _ran(size: str, done: tuple[int, Tally]) -> bool:
