@@ -71,6 +71,9 @@ prove: setup mariadb ## Kill, stop and cut off real runs, and write docs/proof.m
 prove-long: setup mariadb ## The same with 1,000 kills and 10,000 commits; an hour or more
 	@PYTHONPATH=tests:. $(BIN)/python -m proof.report long
 
+prove-pairs: setup mariadb ## Kill a run at every named place, and its resume at every other; half an hour
+	@PYTHONPATH=tests:. $(BIN)/python -m proof.report pairs
+
 bad-inputs: setup ## Write docs/bad-inputs.md from the marks of the tests
 	@PYTHONPATH=tests:. $(BIN)/python -m bad_inputs.page > /dev/null
 
@@ -79,4 +82,4 @@ check: lint test ## Exactly what CI runs
 clean: ## Remove what running and testing left behind
 	@rm -rf .mlbatch .pytest_cache .mypy_cache .ruff_cache .coverage*
 
-.PHONY: help setup run run-real mariadb test lint format cover quality bench bench-wires prove prove-long bad-inputs check clean
+.PHONY: help setup run run-real mariadb test lint format cover quality bench bench-wires prove prove-long prove-pairs bad-inputs check clean

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mlbatch.errors import SnapshotError
+from mlbatch.errors import SnapshotError, out_of_resources
 
 if TYPE_CHECKING:
     from mlbatch.snapshot import Part
@@ -58,7 +58,9 @@ def read_part(
             yield conform(batch, schema, where=f"part {part.number} ({part.uri})")
     except (pa.ArrowInvalid, OSError) as error:
         message = f"part {part.number} ({part.uri}) cannot be read: {error}"
-        raise SnapshotError(message, hint="run again with --full to unload anew") from error
+        damaged = SnapshotError(message, hint="run again with --full to unload anew")
+        # A machine that is short of memory or files says nothing about the part.
+        raise out_of_resources(error) or damaged from error
 
 
 def _present(parquet: pq.ParquetFile, schema: pa.Schema) -> list[str]:

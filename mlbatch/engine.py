@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Protocol
+
+
+class Surrender(StrEnum):
+    """How the rest of a part is set aside whole, because no care keeps its workers alive."""
+
+    KEYS = "keys"
+    """Its keys are read, and nothing else, so that the predictions they have can be removed."""
+    UNREAD = "unread"
+    """Nothing is read: not even the keys could be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +28,8 @@ class PartTask:
     """Rows of such a small batch."""
     set_aside: int | None = None
     """Offset of a row that is known to kill the worker: quarantined unseen."""
+    surrender: Surrender | None = None
+    """How to set aside what is left of the part, instead of scoring it."""
 
 
 @dataclass(frozen=True, slots=True)

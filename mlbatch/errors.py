@@ -15,12 +15,16 @@
     │   └── ConservationError        1   rows read and rows accounted for differ
     ├── GateRefused                  3   a quality gate said no; nothing was published
     └── TemporaryError              75   try again later
+        ├── OutOfResources          75   this machine has no disk, memory or file descriptor left
         ├── Busy                    75   somebody else works on this output table
         └── Fenced                  75   somebody else took this run over; this process stops
 """
 
 from __future__ import annotations
 
+import errno
+import os
+from collections.abc import Iterator
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
@@ -133,6 +137,42 @@ class TemporaryError(MlbatchError):
     """Something is not available now; try again later."""
 
     exit_code = ExitCode.TEMPORARY
+
+
+class OutOfResources(TemporaryError):
+    """This machine has no room left."""
+
+
+_SHORTAGES = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk's quota is used up",
+    errno.EFBIG: "a file would become larger than this process may write",
+    errno.EMFILE: "this process may open no more files",
+    errno.ENFILE: "this machine may open no more files",
+    errno.ENOMEM: "memory is used up",
+}
+_SHORTAGE_HINT = "what was committed stays; make room, then run again: it goes on from there"
+
+
+def out_of_resources(error: BaseException) -> OutOfResources | None:
+    """What ``error``, or one behind it, says of this machine; None where that is nothing.
+
+    Libraries that have no numbers for such errors quote the system's words.
+    """
+    for cause in _causes(error):
+        number = getattr(cause, "errno", None)
+        if isinstance(cause, MemoryError):
+            number = errno.ENOMEM
+        said = [n for n in _SHORTAGES if n == number or os.strerror(n) in str(cause)]
+        if said:
+            return OutOfResources(f"{_SHORTAGES[said[0]]}: {cause}", hint=_SHORTAGE_HINT)
+    return None
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 class Busy(TemporaryError):

@@ -20,7 +20,6 @@ from mlbatch.errors import (
     MlbatchError,
     ModelIncompatible,
     ModelTampered,
-    QuarantineLimitError,
     RunFailed,
     UsageError,
 )
@@ -37,9 +36,10 @@ from mlbatch.ledger import (
     check_conservation,
     taken_over,
 )
-from mlbatch.nurse import Nurse
+from mlbatch.nurse import Nurse, PartAside, parts_aside
 from mlbatch.planner import Facts, Plan, Repair, Request, check_slot, decide
 from mlbatch.project import code_digest
+from mlbatch.quarantine import set_part_aside
 from mlbatch.reporting import record, speed
 from mlbatch.scoring import Predictor, Scorer, score_part
 from mlbatch.throttle import Limits
@@ -90,6 +90,8 @@ class Inference:
     totals: Totals
     probe: Probe | None
     stage_seconds: dict[str, float]
+    parts_aside: tuple[PartAside, ...] = ()
+    """Parts that were set aside whole, because they killed their workers."""
 
 
 def preview(job: type[Job], request: Request, tools: Tools) -> Preview:
@@ -122,11 +124,14 @@ def infer(job: type[Job], request: Request, tools: Tools, *, model: str = CHAMPI
             plan = decide(request, _facts(job, ledger, tools), job.delta)
             tools.notify("plan", f"{plan.kind}: {plan.reason}")
             tools.notify("sink", way)
-            if plan.done is not None:
-                return _already_done(plan, plan.done, ledger)
-            return _carry_out(job, plan, lease, ledger, tools, model)
-        finally:
-            ledger.release(lease, tools.new_epoch())
+            ended = _carry_out(job, plan, lease, ledger, tools, model)
+        except BaseException:
+            # What ended the run is what must be told, not that the lease cannot be given back.
+            with suppress(MlbatchError):
+                ledger.release(lease, tools.new_epoch())
+            raise
+        ledger.release(lease, tools.new_epoch())
+        return ended
 
 
 def _checked(request: Request, tools: Tools) -> Request:
@@ -144,14 +149,12 @@ def _facts(job: type[Job], ledger: Ledger, tools: Tools) -> Facts:
     )
 
 
-def _already_done(plan: Plan, run: Run, ledger: Ledger) -> Inference:
-    return Inference(plan, run, Totals.of(ledger.parts(run.run_id)), None, {})
-
-
 def _carry_out(
     job: type[Job], plan: Plan, lease: Lease, ledger: Ledger, tools: Tools, model: str
 ) -> Inference:
     probe = None
+    if plan.done is not None:
+        return Inference(plan, plan.done, Totals.of(ledger.parts(plan.done.run_id)), None, {})
     if plan.supersede is not None:
         reason = "superseded on request"
         ledger.give_up(plan.supersede, RunState.SUPERSEDED, reason, tools.new_epoch())
@@ -176,7 +179,8 @@ def _carry_out(
                 _latest(ledger, run), RunState.FAILED, str(error), tools.new_epoch()
             )
         raise
-    return Inference(plan, record(run, ledger, tools), totals, probe, seconds)
+    aside = parts_aside(run.run_id, ledger)
+    return Inference(plan, record(run, ledger, tools), totals, probe, seconds, aside)
 
 
 def _latest(ledger: Ledger, run: Run) -> Run:
@@ -313,14 +317,14 @@ def _write(
 ) -> dict[str, float]:
     if run.state is RunState.PLANNED:
         run = ledger.advance(run, RunState.WRITING)
-    waiting = [PartTask(part.number) for part in ledger.parts(run.run_id) if not part.is_complete]
     work = PartWorker(job, run, tools.sink, tools.storage, load, tools.limits)
-    nurse = Nurse(run.run_id, ledger, tools.notify)
+    nurse = Nurse(run, ledger, tools.notify)
+    waiting = nurse.tasks()
     seconds: dict[str, float] = {}
     for outcome in tools.engine.run(work, waiting, nurse.on_death, isolated=resumed):
         for stage, spent in outcome.stage_seconds.items():
             seconds[stage] = seconds.get(stage, 0.0) + spent
-        _check_limit(job, run, ledger, tools)
+        nurse.check_limits(job)
     return seconds
 
 
@@ -336,19 +340,12 @@ class PartWorker:
     limits: Limits
 
     def __call__(self, task: PartTask) -> PartOutcome:
-        """Score one part."""
-        scorer = Scorer(self.job, self.load(), self.run.new.model, self.run.run_no)
+        """Score one part, or set it aside."""
         with self.sink.session(self.job.output.table, self.run) as session:
+            if task.surrender is not None:
+                return set_part_aside(task, session, self.storage, self.job)
+            scorer = Scorer(self.job, self.load(), self.run.new.model, self.run.run_no)
             return score_part(task, session, self.storage, scorer, limits=self.limits)
-
-
-def _check_limit(job: type[Job], run: Run, ledger: Ledger, tools: Tools) -> None:
-    totals = Totals.of(ledger.parts(run.run_id))
-    tools.notify("progress", f"{totals.done:,} of {totals.expected:,} rows")
-    if not job.limits.allows(totals.quarantined, totals.expected):
-        message = f"{totals.quarantined:,} of {totals.expected:,} rows were quarantined"
-        hint = f"mlbatch show {job.name} names the reasons; nothing more is written by this run"
-        raise QuarantineLimitError(message, hint=hint)
 
 
 def _finish(job: type[Job], run: Run, ledger: Ledger, tools: Tools) -> tuple[Run, Totals]:

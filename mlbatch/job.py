@@ -71,12 +71,19 @@ class Limits:
     """Share of a run's rows that may be quarantined before the run fails."""
     quarantined_rows: int = 10
     """Rows that may be quarantined whatever their share, so that one bad row fails no small delta."""
+    quarantined_parts: int = 1
+    """Parts that may be set aside whole whatever their share, because they kill their workers; their
+    rows are not counted with those that are quarantined one by one."""
     text_characters: int = 10_000
     """Longest text a model is given; MeCab's time grows with the square of some texts."""
 
     def allows(self, quarantined: int, rows: int) -> bool:
         """Whether a run of ``rows`` rows may go on with so many of them set aside."""
         return quarantined <= max(self.quarantined_rows, self.quarantined_share * rows)
+
+    def allows_parts(self, quarantined: int, parts: int) -> bool:
+        """Whether a run of ``parts`` parts may go on with so many of them set aside whole."""
+        return quarantined <= max(self.quarantined_parts, self.quarantined_share * parts)
 
 
 class Job:

@@ -151,6 +151,21 @@ class PartState:
 
 
 @dataclass(frozen=True, slots=True)
+class Strikes:
+    """What a part has done to its workers. It is in the ledger, so that no restart forgets it."""
+
+    part_number: int
+    deaths: int = 0
+    """Workers that died on the part, in all."""
+    died_at: int | None = None
+    """How far the part was at the last death."""
+    set_aside: int | None = None
+    """Offset of the row that was found to kill, and goes unseen."""
+    given_up_from: int | None = None
+    """First row of those that were set aside because the whole part was; None where it was not."""
+
+
+@dataclass(frozen=True, slots=True)
 class QuarantinedRow:
     """A row that was set aside. Never its text: only where it is and why."""
 

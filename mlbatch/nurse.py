@@ -2,17 +2,22 @@
 
 A first death is taken for an accident, and the part simply goes on. A second one at the same row is
 not: the rows ahead are tried in ever smaller batches, so that what is good is committed and the
-position moves up to the row that kills. Alone in its batch, and deadly again, it is set aside.
+position moves up to the row that kills. Alone in its batch, and deadly again, it is set aside. A
+part that kills even then, or has a second such row, is set aside whole.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from mlbatch.engine import PartTask, WorkerDied
+from mlbatch.engine import PartTask, Surrender, WorkerDied
+from mlbatch.errors import QuarantineLimitError, TemporaryError
+from mlbatch.ledger import PartState, Run, Strikes, Totals
 from mlbatch.scoring import MOST_BATCH_ROWS
 
 if TYPE_CHECKING:
+    from mlbatch.job import Job
     from mlbatch.sink import Ledger
     from mlbatch.tools import Notify
 
@@ -20,31 +25,127 @@ NARROWING = 8
 """Each step of care tries batches this much smaller: 8192, 1024, 128, 16, 2, 1."""
 
 
+@dataclass(frozen=True, slots=True)
+class PartAside:
+    """A part that was set aside whole, from one of its rows on."""
+
+    number: int
+    uri: str
+    run_id: str
+    rows: int
+    """How many of its rows were set aside so."""
+    deaths: int
+
+    def __str__(self) -> str:
+        """For people."""
+        return (
+            f"part {self.number} of run {self.run_id} ({self.uri}) killed {self.deaths} workers: "
+            f"{self.rows:,} of its rows are set aside"
+        )
+
+
 class Nurse:
     """Looks after the parts of one run."""
 
-    def __init__(self, run_id: str, ledger: Ledger, notify: Notify) -> None:
-        """``ledger`` tells how far a part had come when its worker died."""
-        self._run_id, self._ledger, self._notify = run_id, ledger, notify
-        self._died_at: dict[int, int] = {}
+    def __init__(self, run: Run, ledger: Ledger, notify: Notify) -> None:
+        """``ledger`` tells how far a part had come when its worker died, and remembers the death."""
+        self._run, self._ledger, self._notify = run, ledger, notify
+        self._strikes = {s.part_number: s for s in ledger.strikes(run.run_id)}
+
+    def tasks(self) -> list[PartTask]:
+        """What is left of the run; a part that killed before gets the care that it had."""
+        parts = self._ledger.parts(self._run.run_id)
+        return [self._first(part) for part in parts if not part.is_complete]
+
+    def _first(self, part: PartState) -> PartTask:
+        task = PartTask(part.number)
+        strikes = self._strikes.get(part.number)
+        if strikes is None:
+            return task
+        if strikes.given_up_from is not None:
+            return replace(task, surrender=Surrender.KEYS)
+        if strikes.set_aside == part.done:
+            return PartTask(part.number, part.done + 1, 1, set_aside=part.done)
+        return _with_more_care(task, part) if strikes.died_at == part.done else task
 
     def on_death(self, death: WorkerDied) -> PartTask:
-        """The task to go on with."""
-        task = death.task
-        parts = self._ledger.parts(self._run_id)
-        done = next(part.done for part in parts if part.number == task.part_number)
-        line = f"part {task.part_number}: a worker died at row {done} (exit {death.exit_code})"
+        """The task to go on with. Raises TemporaryError where nothing is left to leave out."""
+        number = death.task.part_number
+        parts = self._ledger.parts(self._run.run_id)
+        part = next(part for part in parts if part.number == number)
+        line = f"part {number}: a worker died at row {part.done} (exit {death.exit_code})"
         self._notify("notice", line)
-        before = self._died_at.get(task.part_number)
-        self._died_at[task.part_number] = done
-        if before != done and done >= task.careful_until:
-            return PartTask(task.part_number)
-        return _with_more_care(task, done)
+        before = self._strikes.get(number, Strikes(number))
+        then = self._next(death.task, before, part)
+        now = replace(before, deaths=before.deaths + 1, died_at=part.done)
+        if then.set_aside is not None:
+            now = replace(now, set_aside=then.set_aside)
+        if then.surrender is not None and now.given_up_from is None:
+            now = replace(now, given_up_from=part.done)
+            self._notify("notice", f"{_aside(self._run.run_id, part, now)}")
+        self._ledger.strike(self._run, now)
+        self._strikes[number] = now
+        return then
+
+    def _next(self, task: PartTask, before: Strikes, part: PartState) -> PartTask:
+        number = part.number
+        if task.surrender is Surrender.UNREAD:
+            self._forgive()
+            message = f"a worker died although it read nothing of part {number} ({part.uri})"
+            raise TemporaryError(message, hint="something else kills it: is memory short?")
+        if task.surrender is Surrender.KEYS:
+            return PartTask(number, surrender=Surrender.UNREAD)
+        if before.died_at != part.done and part.done >= task.careful_until:
+            return PartTask(number)
+        then = _with_more_care(task, part)
+        if then.set_aside is not None and before.set_aside is not None:
+            return PartTask(number, surrender=Surrender.KEYS)
+        return then
+
+    def _forgive(self) -> None:
+        """It was not the parts that killed: what is left of the run is judged afresh next time."""
+        left = {p.number for p in self._ledger.parts(self._run.run_id) if not p.is_complete}
+        for number in left & set(self._strikes):
+            self._ledger.strike(self._run, Strikes(number, self._strikes[number].deaths))
+
+    def check_limits(self, job: type[Job]) -> None:
+        """Tell how far the run is; QuarantineLimitError where more is set aside than ``job`` allows."""
+        parts = self._ledger.parts(self._run.run_id)
+        totals = Totals.of(parts)
+        self._notify("progress", f"{totals.done:,} of {totals.expected:,} rows")
+        aside = _all_aside(self._run.run_id, parts, self._strikes)
+        one_by_one = totals.quarantined - sum(part.rows for part in aside)
+        hint = f"mlbatch show {job.name} names the reasons; nothing more is written by this run"
+        if not job.limits.allows(one_by_one, totals.expected):
+            message = f"{one_by_one:,} of {totals.expected:,} rows were quarantined"
+            raise QuarantineLimitError(message, hint=hint)
+        if not job.limits.allows_parts(len(aside), len(parts)):
+            message = f"{len(aside)} of {len(parts)} parts were set aside: {aside[-1]}"
+            raise QuarantineLimitError(message, hint=hint)
 
 
-def _with_more_care(task: PartTask, done: int) -> PartTask:
-    careful = done < task.careful_until
-    rows = task.careful_rows if careful else MOST_BATCH_ROWS
+def parts_aside(run_id: str, ledger: Ledger) -> tuple[PartAside, ...]:
+    """The parts of a run that were set aside whole."""
+    strikes = {s.part_number: s for s in ledger.strikes(run_id)}
+    return _all_aside(run_id, ledger.parts(run_id), strikes) if strikes else ()
+
+
+def _all_aside(
+    run_id: str, parts: tuple[PartState, ...], strikes: dict[int, Strikes]
+) -> tuple[PartAside, ...]:
+    known = ((part, strikes.get(part.number)) for part in parts)
+    return tuple(_aside(run_id, part, s) for part, s in known if s and s.given_up_from is not None)
+
+
+def _aside(run_id: str, part: PartState, strikes: Strikes) -> PartAside:
+    first = part.done if strikes.given_up_from is None else strikes.given_up_from
+    rows = part.rows_expected - first
+    return PartAside(part.number, part.uri, run_id, rows, strikes.deaths)
+
+
+def _with_more_care(task: PartTask, part: PartState) -> PartTask:
+    done, careful = part.done, part.done < task.careful_until
+    rows = task.careful_rows if careful else min(MOST_BATCH_ROWS, part.rows_expected - done)
     until = task.careful_until if careful else done + MOST_BATCH_ROWS
     if rows == 1:
         return PartTask(task.part_number, until, 1, set_aside=done)

@@ -17,6 +17,7 @@ from mlbatch.inference import Inference, infer
 from mlbatch.job import Job
 from mlbatch.ledger import RunState
 from mlbatch.planner import Repair, Request
+from mlbatch.quarantine import UNREADABLE
 from mlbatch.reconciliation import Differences, compare
 from mlbatch.scoring import cursor_in_utc
 from mlbatch.snapshot import Snapshot
@@ -49,11 +50,7 @@ def reconcile(
     ``max_deletes`` (one in a hundred rows by default); else GateRefused, and nothing is changed.
     """
     _require_quiet(job, tools)
-    champion = tools.tracking.resolve(job.name)
-    table = tools.sink.rows(job.output.table).read_all()
-    found = compare(
-        _source(job, tools), table, job.output.table.key, champion.version if champion else None
-    )
+    found = _compared(job, tools)
     if dry_run or not (found.wanting or found.gone):
         return Reconciled(found, None)
     limit = int(found.table_rows * DELETE_SHARE) if max_deletes is None else max_deletes
@@ -61,15 +58,30 @@ def reconcile(
     return Reconciled(found, infer(job, _request(found), tools))
 
 
+def _compared(job: type[Job], tools: Tools) -> Differences:
+    champion = tools.tracking.resolve(job.name)
+    table = tools.sink.rows(job.output.table).read_all()
+    version = champion.version if champion else None
+    return compare(_source(job, tools), table, job.output.table.key, version)
+
+
 def retry(job: type[Job], tools: Tools) -> Inference | None:
-    """Predict again what the last finished run set aside; None where it set nothing aside."""
+    """Predict again what the last finished run set aside; None where it set nothing aside.
+
+    Rows of a part that could not be read have no known key: they are found by comparing source and
+    table. More rows than a query can name are read with everything else.
+    """
     _require_quiet(job, tools)
     ledger = tools.sink.ledger()
     done = [r for r in ledger.runs(job.output.table.name) if r.state is RunState.DONE]
-    rows = ledger.quarantined(done[0].run_id, MAX_KEYS) if done else ()
+    rows = ledger.quarantined(done[0].run_id, MAX_KEYS + 1) if done else ()
     keys = tuple(key for row in rows if (key := _parsed(row.key, job)) is not None)
+    if any(row.reason == UNREADABLE for row in rows):
+        keys = tuple(dict.fromkeys((*keys, *_compared(job, tools).wanting)))
     if not keys:
         return None
+    if max(len(rows), len(keys)) > MAX_KEYS:
+        return infer(job, Request(full=True), tools)
     reason = f"{len(keys)} rows that run {done[0].run_id} set aside"
     return infer(job, Request(repair=Repair(keys, (), reason)), tools)
 

@@ -68,7 +68,7 @@ class Scorer:
         rows, failed = self._predict(batch.take(alive))
         faults |= {int(alive[row]): fault for row, fault in failed.items()}
         kept = np.setdiff1d(np.arange(rows.num_rows), list(failed))
-        upserts = _sorted(rows.take(pa.array(kept)), self.job.output.table.key)
+        upserts = sorted_by(rows.take(pa.array(kept)), self.job.output.table.key)
         return BatchCommit(
             part_number=part_number,
             low=low,
@@ -170,15 +170,15 @@ class Scorer:
         key = self.job.output.table.key
         gone = dead.copy()
         gone[list(faults)] = True
-        named = [row for row in np.flatnonzero(gone) if _key_text(batch, int(row), key)]
-        return _sorted(batch.select(list(key)).take(pa.array(named, pa.int64())), key)
+        named = [row for row in np.flatnonzero(gone) if key_text(batch, int(row), key)]
+        return sorted_by(batch.select(list(key)).take(pa.array(named, pa.int64())), key)
 
     def _quarantined(
         self, batch: pa.RecordBatch, low: int, faults: Faults
     ) -> Iterator[QuarantinedRow]:
         key = self.job.output.table.key
         for row, fault in sorted(faults.items()):
-            text = _key_text(batch, row, key)
+            text = key_text(batch, row, key)
             yield QuarantinedRow(low + row, text, fault.reason, fault.detail)
 
 
@@ -188,7 +188,7 @@ def _rows_except(out: np.ndarray, faults: Faults) -> np.ndarray:
     return np.flatnonzero(kept)
 
 
-def _key_text(batch: pa.RecordBatch, row: int, key: tuple[str, ...]) -> str:
+def key_text(batch: pa.RecordBatch, row: int, key: tuple[str, ...]) -> str:
     """The row's key, columns joined by '/'; empty where it has none that could be in the table."""
     try:
         values = [batch.column(name)[row].as_py() for name in key]
@@ -206,7 +206,8 @@ def _labels(labels: Sequence[object], kind: pa.DataType) -> pa.Array:
         raise PredictionError(message) from error
 
 
-def _sorted(batch: pa.RecordBatch, key: tuple[str, ...]) -> pa.RecordBatch:
+def sorted_by(batch: pa.RecordBatch, key: tuple[str, ...]) -> pa.RecordBatch:
+    """``batch`` in the ascending order of ``key``, in which every transaction writes."""
     return batch.sort_by([(name, "ascending") for name in key])
 
 

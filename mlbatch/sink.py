@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         QuarantinedRow,
         Run,
         RunState,
+        Strikes,
     )
     from mlbatch.snapshot import Snapshot
     from mlbatch.table import OutputTable
@@ -99,6 +100,14 @@ class Ledger(Protocol):
 
     def parts(self, run_id: str) -> tuple[PartState, ...]:
         """The parts of a run, by number."""
+        ...
+
+    def strike(self, run: Run, strikes: Strikes) -> None:
+        """Remember what a part has done to its workers; raises Fenced when the run is not ours."""
+        ...
+
+    def strikes(self, run_id: str) -> tuple[Strikes, ...]:
+        """The parts of a run on which workers died, by number."""
         ...
 
     def quarantined(self, run_id: str, limit: int) -> tuple[QuarantinedRow, ...]:

@@ -11,6 +11,7 @@ from mlbatch.cli.session import Session
 from mlbatch.errors import ExitCode
 from mlbatch.inference import GENERATION
 from mlbatch.ledger import RunState, Totals
+from mlbatch.nurse import parts_aside
 
 if TYPE_CHECKING:
     from mlbatch.job import Job
@@ -68,6 +69,7 @@ def _served(job: type[Job], tools: Tools) -> list[str]:
     lines = [f"Model   {_champion_line(champion) if champion else 'none yet'}"]
     for run in ledger.runs(job.output.table.name)[:LAST_RUNS]:
         lines.append(f"Run     {_run_line(run, ledger)}")
+        lines += [f"        {part}" for part in parts_aside(run.run_id, ledger)]
         lines += [f"        quarantined {row}" for row in ledger.quarantined(run.run_id, LAST_RUNS)]
     return lines
 

@@ -10,7 +10,7 @@ from importlib import import_module
 import click
 
 from mlbatch import __version__
-from mlbatch.errors import DeclarationError, ExitCode, MlbatchError
+from mlbatch.errors import DeclarationError, ExitCode, MlbatchError, out_of_resources
 
 FINISH_SECONDS = 20.0
 """Schedulers kill some 30 s after they asked for the end."""
@@ -100,7 +100,18 @@ def main() -> None:
     except MlbatchError as error:
         show_error(error)
         code = error.exit_code
+    except (OSError, MemoryError) as error:
+        code = _show_shortage(error)
     sys.exit(int(code or 0))
+
+
+def _show_shortage(error: Exception) -> int:
+    """Disk, memory and files can run out anywhere; any other error of the system is a defect."""
+    short = out_of_resources(error)
+    if short is None:
+        raise error
+    show_error(short)
+    return short.exit_code
 
 
 def show_error(error: MlbatchError) -> None:

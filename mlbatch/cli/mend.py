@@ -95,4 +95,6 @@ def retry_command(profile: str | None, job: str, quarantined: bool) -> int:  # n
         f"{totals.expected:,} rows tried again: {totals.written:,} written, "
         f"{totals.quarantined:,} still in quarantine."
     )
+    for part in ended.parts_aside:
+        click.echo(str(part))
     return ExitCode.QUARANTINED if totals.quarantined else ExitCode.DONE

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,8 @@ from mlbatch.window import utc
 if TYPE_CHECKING:
     from mlbatch.job import Job
     from mlbatch.training import Trained
+
+_RETRY = "mlbatch retry --quarantined"
 
 
 def _instant(_: click.Context, __: click.Parameter, value: str | None) -> datetime | None:
@@ -113,6 +116,7 @@ def _inference_facts(ended: Inference, seconds: float) -> dict[str, object]:
         "rows_deleted": totals.deleted,
         "rows_quarantined": totals.quarantined,
         "rows_filtered": totals.filtered,
+        "parts_quarantined": [asdict(part) for part in ended.parts_aside],
         "seconds": round(seconds, 2),
         "stage_seconds": {k: round(v, 2) for k, v in ended.stage_seconds.items()},
     }
@@ -134,9 +138,10 @@ def _inference_text(ended: Inference, seconds: float) -> str:
     overlap = ""
     if ended.probe is not None and run.new.watermark_low is not None:
         overlap = f" {ended.probe.newer:,} of them are newer than the watermark."
+    aside = "".join(f"\n{part}; try again: {_RETRY} {run.new.job}" for part in ended.parts_aside)
     head = f"{run.new.job} · {run.new.kind} · run {run.run_id} · model v{run.new.model.version}"
     done = f"Done in {seconds:.1f} s{_stages(ended.stage_seconds)}. Table: {run.new.output_table}"
-    return f"{head}\n{counts}.{overlap}\n{done}"
+    return f"{head}\n{counts}.{overlap}{aside}\n{done}"
 
 
 def _stages(seconds: dict[str, float]) -> str:

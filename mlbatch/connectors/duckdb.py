@@ -15,7 +15,15 @@ import pyarrow.parquet as pq
 from mlbatch.batches import rebatch
 from mlbatch.connectors.folder import FolderStorage
 from mlbatch.dialect import CONNECTION_SETTINGS, to_duckdb
-from mlbatch.errors import DeclarationError, MlbatchError, RunFailed, SnapshotError, TemporaryError
+from mlbatch.errors import (
+    DeclarationError,
+    MlbatchError,
+    OutOfResources,
+    RunFailed,
+    SnapshotError,
+    TemporaryError,
+    out_of_resources,
+)
 from mlbatch.snapshot import ManifestEntry, write_manifest
 from mlbatch.sql import quote_identifier
 from mlbatch.warehouse import Unloaded
@@ -102,7 +110,12 @@ def _translated(path: Path) -> Iterator[None]:
     """The one place where DuckDB's errors become ours."""
     try:
         yield
+    except duckdb.OutOfMemoryException as error:
+        raise OutOfResources(f"{path}: {error}", hint="give the process more memory") from error
     except duckdb.IOException as error:
+        short = out_of_resources(error)
+        if short is not None:
+            raise short from error
         if "lock" not in str(error):
             raise RunFailed(f"{path}: {error}") from error
         message = f"{path} is in use by another process"

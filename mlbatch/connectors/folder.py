@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
 
-from mlbatch.errors import SnapshotError
+from mlbatch.errors import SnapshotError, out_of_resources
 from mlbatch.storage import Stored
 
 
@@ -43,7 +43,8 @@ class FolderStorage:
             found = self.path(uri).stat()
         except OSError as error:
             message = f"{uri} is missing: {error.strerror}"
-            raise SnapshotError(message, hint="run again with --full to unload anew") from error
+            missing = SnapshotError(message, hint="run again with --full to unload anew")
+            raise out_of_resources(error) or missing from error
         return Stored(found.st_size, f"{found.st_size:x}-{found.st_mtime_ns:x}")
 
     @contextmanager

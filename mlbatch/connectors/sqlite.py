@@ -30,7 +30,7 @@ from mlbatch.connectors.database.part_rows import (
 )
 from mlbatch.connectors.database.rows import to_arrow
 from mlbatch.connectors.database.tables import storable
-from mlbatch.errors import Fenced, MlbatchError, RunFailed, TemporaryError
+from mlbatch.errors import Fenced, MlbatchError, OutOfResources, RunFailed, TemporaryError
 from mlbatch.failpoint import reach
 from mlbatch.ledger import BatchCommit, PartState, Run, taken_over
 from mlbatch.sql import quote_identifier
@@ -167,8 +167,19 @@ def _translate(error: BaseException, path: Path) -> MlbatchError:
         message = f"{path} has been locked by another process for {BUSY_SECONDS} s"
         hint = "`mlbatch status` names who holds the lease; a stopped process blocks all writers"
         return TemporaryError(message, hint=hint)
+    if _is_shortage(error, path):
+        hint = "nothing of the open batch was written; make room, then run again: it goes on"
+        return OutOfResources(f"{path}: {error}", hint=hint)
     hint = "nothing of the open batch was written; run again once the cause is mended"
     return RunFailed(f"{path}: {error}", hint=hint)
+
+
+def _is_shortage(error: BaseException, path: Path) -> bool:
+    """Whether disk, memory or file descriptors have run out, by SQLite's primary result code."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    # A file that is there and may be written cannot be opened: then it is the process that may not.
+    is_ours = code == sqlite3.SQLITE_CANTOPEN and os.access(path, os.R_OK | os.W_OK)
+    return is_ours or code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM)
 
 
 class SqlitePartSession:

@@ -46,6 +46,11 @@ class Mutant:
     tests: str
 
 
+NURSING = "tests/unit/test_nurse.py"
+AT_TAKE_OVER = "tests/seams/test_mysql_takeover.py"
+NOT_SURE = f"{AT_TAKE_OVER}::test_a_connection_that_is_not_surely_the_recorded_one_is_left_alone"
+SHORT = "tests/flows/test_shortages.py"
+NURSE, ENDING = "mlbatch/nurse.py", "mlbatch/connectors/mysql/takeover.py"
 SQLITE = "mlbatch/connectors/sqlite.py"
 SESSION = "mlbatch/connectors/mysql/session.py"
 STATEMENTS = "mlbatch/connectors/mysql/statements.py"
@@ -203,6 +208,42 @@ MUTANTS = (
     Mutant("a model's card is believed", "mlbatch/connectors/skops_file.py",
            "if _sha256(path) != digest:", "if False:",
            "tests/unit/test_learning.py::test_85_a_changed_file_is_refused"),
+    Mutant("strikes are forgotten with the runner", NURSE,
+           "        self._ledger.strike(self._run, now)\n", "", NURSING),
+    Mutant("a part that kills is searched for ever", NURSE,
+           "if then.set_aside is not None and before.set_aside is not None:", "if False:", NURSING),
+    Mutant("a part that was given up is scored by the next run", NURSE,
+           "if strikes.given_up_from is not None:\n            return replace",
+           "if False:\n            return replace", NURSING),
+    Mutant("any number of parts may be set aside", NURSE,
+           "if not job.limits.allows_parts(len(aside), len(parts)):", "if False:", NURSING),
+    Mutant("rows of a part that is set aside keep their prediction", "mlbatch/quarantine.py",
+           "deletes=sorted_by(batch.take(named), table.key)",
+           "deletes=batch.slice(0, 0)", NURSING),
+    Mutant("strikes are not fenced", STORE,
+           "if connection.scalar(epoch) != run.epoch:", "if False:",
+           "tests/flows/test_poison.py::test_strikes_are_kept_by_run_and_fenced"),
+    Mutant("connections are not on record", SESSION,
+           "            takeover.record(self._connection, self._run)\n", "",
+           f"{AT_TAKE_OVER}::test_what_an_orphan_holds_is_ended"),
+    Mutant("a live owner's connections are ended", ENDING,
+           "if holder is not None and holder.owner_id != owner.owner_id:", "if False:",
+           f"{AT_TAKE_OVER}::test_the_connections_of_a_live_owner_are_left_alone"),
+    Mutant("another server's ids are taken for this one's", ENDING,
+           "WHERE output_table = %s AND server = {_SERVER}", "WHERE output_table = %s", NOT_SURE),
+    Mutant("whoever has the id now is ended", ENDING,
+           'holds = scalar(connection, "SELECT IS_USED_LOCK(%s)", token) == number',
+           "holds = True", NOT_SURE),
+    Mutant("user and client of a connection are not compared", ENDING,
+           "and living[0][:2] == (user, client)", "", NOT_SURE),
+    Mutant("a connection that is older than its record is ended", ENDING,
+           "and living[0][2] <= age + 1", "", NOT_SURE),
+    Mutant("connections of other tables are ended", ENDING,
+           "WHERE output_table = %s AND server", "WHERE %s <> '' AND server",
+           f"{AT_TAKE_OVER}::test_other_tables_are_left_alone"),
+    Mutant("a full disk ends a run for good", SQLITE,
+           "if _is_shortage(error, path):", "if False:",
+           f"{SHORT}::test_a_table_that_may_not_grow"),
 )  # fmt: skip
 
 
@@ -240,7 +281,7 @@ def check_copy(copy: Path) -> None:
     if len(told) != 2 or not all(Path(file).is_relative_to(copy) for file in told):
         sys.exit(f"not the copy in {copy} is imported, but {told}")
     wanted = sorted({test for mutant in MUTANTS for test in mutant.tests.split()})
-    done = pytest(copy, wanted)
+    done = pytest(copy, wanted, seconds=1_800)
     if done.returncode or "skipped" in done.stdout:
         sys.exit(f"the tests must all run and pass without a mutant:\n{done.stdout[-3000:]}")
 
@@ -271,12 +312,13 @@ def tried_in(copy: Path, mutant: Mutant) -> str:
     return {0: "SURVIVED", 1: "caught"}.get(done.returncode, f"pytest ended with {done.returncode}")
 
 
-def pytest(copy: Path, tests: list[str]) -> subprocess.CompletedProcess[str]:
+def pytest(copy: Path, tests: list[str], *, seconds: int = 300) -> subprocess.CompletedProcess[str]:
     """Run ``tests`` of the copy up to the first failure."""
-    return python(copy, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests)
+    options = ("-m", "pytest", "-q", "-x", "-p", "no:cacheprovider")
+    return python(copy, *options, *tests, seconds=seconds)
 
 
-def python(copy: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def python(copy: Path, *arguments: str, seconds: int = 300) -> subprocess.CompletedProcess[str]:
     """Run this interpreter in the copy, whose modules come before any that are installed."""
     return subprocess.run(
         [sys.executable, *arguments],
@@ -285,7 +327,7 @@ def python(copy: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=seconds,
     )
 
 

@@ -26,9 +26,13 @@ def test_nothing_is_lost_stale_or_twice_on_mysql(mariadb, tmp_path, kind, strike
     assert sum(tally.struck.values()) >= strikes
 
 
-def test_nothing_is_lost_stale_or_twice_on_sqlite(tmp_path):
-    tally = campaign("kills", "sqlite", 7, 30, tmp_path)
+@pytest.mark.parametrize(
+    ("kind", "strikes"), [("kills", 30), ("storage", 10), ("warehouse", 10), ("pairs", 6)]
+)
+def test_nothing_is_lost_stale_or_twice_on_sqlite(tmp_path, kind, strikes):
+    tally = campaign(kind, "sqlite", 7, strikes, tmp_path)
     assert tally.is_clean, tally.row()
+    assert sum(tally.struck.values()) >= strikes
 
 
 def test_a_run_that_forgets_the_fence_is_caught(mariadb, tmp_path, monkeypatch):

@@ -26,17 +26,19 @@ from mlbatch.connectors.mysql.sink import MysqlSink
 from mlbatch.connectors.mysql.statements import Way
 from mlbatch.connectors.sqlite import SqliteSink
 from mlbatch.engine import PartOutcome, PartTask
-from mlbatch.errors import Busy, Fenced, MlbatchError, TemporaryError
+from mlbatch.errors import Busy, Fenced, MlbatchError, RunFailed, TemporaryError
 from mlbatch.inference import infer
 from mlbatch.ledger import Run
 from mlbatch.planner import Request
 from mlbatch.table import OutputTable
+from proof.links import LinkedHarness, Links, hasten_links
 
 BATCH_ROWS = 10
 PART_ROWS = 60
 WORKERS = 3
-DONE, AGAIN, WRONG = 0, 75, 1
-"""How an attempt may end: through, to be started again, or with an error that should not be."""
+DONE, AGAIN, FAILED, WRONG = 0, 75, 3, 1
+"""How an attempt may end: through, to be started again, as failed by the rules, or with an error
+that should not be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,8 @@ class ForkingEngine:
         children = [self._fork(work, tasks[n :: self.workers]) for n in range(self.workers)]
         ends = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
         if any(ends):
-            raise Busy if WRONG not in ends else MlbatchError(f"workers ended with {ends}")
+            harmless = not {WRONG, FAILED} & set(ends)
+            raise Busy if harmless else MlbatchError(f"workers ended with {ends}")
         yield from (PartOutcome(task.part_number, {}) for task in tasks)
 
     def _fork(self, work: Callable[[PartTask], PartOutcome], tasks: Sequence[PartTask]) -> int:
@@ -88,6 +91,9 @@ def ended(work: Callable[[], object]) -> int:
         work()
     except (TemporaryError, Fenced):
         return AGAIN
+    except RunFailed:
+        traceback.print_exc()
+        return FAILED
     except BaseException:  # noqa: BLE001  a child's last words
         traceback.print_exc()
         return WRONG
@@ -116,10 +122,16 @@ class World:
     source: dict[int, str] = field(default_factory=dict)
     version: int = 0
     clock: int = 0
+    links: Links | None = None
+    """Where warehouse and store are servers, one of them behind faults."""
 
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
-        self.harness = ToyHarness(Toy, self.folder, part_rows=PART_ROWS, sink=self.sink)
+        if self.links is None:
+            self.harness = ToyHarness(Toy, self.folder, part_rows=PART_ROWS, sink=self.sink)
+        else:
+            self.harness = LinkedHarness(Toy, self.folder, sink=self.sink)
+            self.harness.links = self.links
         self.sink.ledger()
         self.sink.prepare(Toy.output.table)
         self._run_sql(WITNESS_MYSQL if self._is_mysql else WITNESS_SQLITE)
@@ -152,7 +164,11 @@ class World:
 
     def attempt(self, sink: MysqlSink | SqliteSink, *, full: bool) -> int:
         """One try at the run, in this process; see `ended`."""
-        tools = replace(self.harness.tools, sink=sink, engine=ForkingEngine())
+        tools = self.harness.tools
+        if self.links is not None:
+            hasten_links()
+            tools = self.links.struck(tools)
+        tools = replace(tools, sink=sink, engine=ForkingEngine())
         return ended(lambda: infer(Toy, Request(full=full), tools))
 
     def faults(self) -> dict[str, int]:

@@ -170,12 +170,25 @@ def test_a_commit_of_an_older_epoch_changes_nothing(sink, writing):
 def test_every_take_over_fences(sink, writing):
     run, ledger, lease = writing
     ledger.release(lease, 12)
+    assert has_epoch_of_its_run(sink, ledger)
     for epoch in (13, 14):
         ledger.acquire("mood", "toy", replace(ME, owner_id=f"o{epoch}", host="here"), epoch)
         assert ledger.runs()[0].epoch == epoch
+        assert has_epoch_of_its_run(sink, ledger)
         ledger.release(replace(lease, epoch=epoch), epoch + 100)
     assert ledger.runs()[0].epoch == 114
+    assert has_epoch_of_its_run(sink, ledger)
     assert run.epoch == 11
+
+
+def has_epoch_of_its_run(sink, ledger):
+    """Whether the newest run's part carries the epoch that the run has now, and no other."""
+    (run, *_) = ledger.runs()
+    with sink.session(TABLE, run) as session:
+        found = session.position(0)
+    with sink.session(TABLE, replace(run, epoch=run.epoch + 1)) as session, pytest.raises(Fenced):
+        session.position(0)
+    return not found.is_complete
 
 
 def test_a_take_over_fences_every_unfinished_run_and_its_parts(sink):

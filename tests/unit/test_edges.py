@@ -9,6 +9,7 @@ import time
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -91,19 +92,29 @@ def test_pick_has_nothing_to_learn():
     assert pick.__sklearn_is_fitted__()
 
 
+A_RUN = SimpleNamespace(run_id="r")
+
+
 class FakeLedger:
     """Parts whose position a test sets."""
 
     def __init__(self):
         self.done = 0
+        self.kept = {}
 
     def parts(self, _):
         return (PartState(0, "u", "e", 1, 10_000, done=self.done),)
 
+    def strikes(self, _):
+        return tuple(self.kept.values())
+
+    def strike(self, _, strikes):
+        self.kept[strikes.part_number] = strikes
+
 
 def test_a_nurse_narrows_down_to_the_row_and_then_lets_go():
     ledger, said = FakeLedger(), []
-    nurse = Nurse("r", ledger, lambda *line: said.append(line))
+    nurse = Nurse(A_RUN, ledger, lambda *line: said.append(line))
     task = PartTask(0)
     sizes = []
     for _ in range(10):

@@ -10,14 +10,22 @@ from typing import TYPE_CHECKING
 from sqlalchemy import inspect
 
 from mlbatch.connectors.database.ledger_store import Database, LedgerStore
-from mlbatch.connectors.database.tables import LEASE, METADATA, PART, QUARANTINE, RUN, WATERMARK
+from mlbatch.connectors.database.tables import (
+    LEASE,
+    METADATA,
+    PART,
+    QUARANTINE,
+    RUN,
+    STRIKES,
+    WATERMARK,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sqlalchemy import Table
 
-    from mlbatch.ledger import Lease, Owner, PartState, QuarantinedRow, Run
+    from mlbatch.ledger import Lease, Owner, PartState, QuarantinedRow, Run, Strikes
     from mlbatch.window import Watermark
 
 
@@ -49,6 +57,10 @@ class LedgerOnDemand(LedgerStore):
     def parts(self, run_id: str) -> tuple[PartState, ...]:
         """See `mlbatch.sink.Ledger.parts`."""
         return super().parts(run_id) if self._has(PART) else ()
+
+    def strikes(self, run_id: str) -> tuple[Strikes, ...]:
+        """See `mlbatch.sink.Ledger.strikes`."""
+        return super().strikes(run_id) if self._has(STRIKES) else ()
 
     def quarantined(self, run_id: str, limit: int) -> tuple[QuarantinedRow, ...]:
         """See `mlbatch.sink.Ledger.quarantined`."""

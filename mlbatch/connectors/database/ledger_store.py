@@ -14,7 +14,15 @@ from sqlalchemy import func, insert, select, update
 
 from mlbatch.connectors.database.liveness import is_surely_dead
 from mlbatch.connectors.database.part_rows import part_state
-from mlbatch.connectors.database.tables import ACTIVE, LEASE, PART, QUARANTINE, RUN, WATERMARK
+from mlbatch.connectors.database.tables import (
+    ACTIVE,
+    LEASE,
+    PART,
+    QUARANTINE,
+    RUN,
+    STRIKES,
+    WATERMARK,
+)
 from mlbatch.errors import Busy, Fenced, UsageError
 from mlbatch.failpoint import reach
 from mlbatch.ledger import (
@@ -27,6 +35,7 @@ from mlbatch.ledger import (
     Run,
     RunKind,
     RunState,
+    Strikes,
     check_transition,
     taken_over,
 )
@@ -235,6 +244,23 @@ class LedgerStore:
         query = select(PART).where(PART.c.run_id == run_id).order_by(PART.c.part_no)
         with self._database.reading() as connection:
             return tuple(part_state(row) for row in connection.execute(query).mappings())
+
+    def strike(self, run: Run, strikes: Strikes) -> None:
+        """See `mlbatch.sink.Ledger.strike`."""
+        values = asdict(strikes)
+        key = {"run_id": run.run_id, "part_no": values.pop("part_number")}
+        epoch = select(RUN.c.epoch).where(RUN.c.run_id == run.run_id).with_for_update()
+        with self._database.writing() as connection:
+            if connection.scalar(epoch) != run.epoch:
+                raise taken_over(f"run {run.run_id}")
+            _put(connection, STRIKES, key, values)
+
+    def strikes(self, run_id: str) -> tuple[Strikes, ...]:
+        """See `mlbatch.sink.Ledger.strikes`."""
+        query = select(STRIKES).where(STRIKES.c.run_id == run_id).order_by(STRIKES.c.part_no)
+        with self._database.reading() as connection:
+            rows = connection.execute(query).all()
+        return tuple(Strikes(*row[1:]) for row in rows)
 
     def quarantined(self, run_id: str, limit: int) -> tuple[QuarantinedRow, ...]:
         """See `mlbatch.sink.Ledger.quarantined`."""

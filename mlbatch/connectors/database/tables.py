@@ -102,6 +102,20 @@ LEASE = Table(
     **STORAGE,
 )
 
+CONNECTION = Table(
+    "mlbatch_connection",
+    METADATA,
+    Column("output_table", String(64), primary_key=True),
+    Column("token", String(64), primary_key=True),
+    Column("run_id", String(32), nullable=False),
+    Column("server", String(255), nullable=False),
+    Column("connection_id", BigInteger, nullable=False),
+    Column("user_name", String(128), nullable=False),
+    Column("client", String(255), nullable=False),
+    Column("connected_at", Instant, nullable=False),
+    **STORAGE,
+)
+
 RUN = Table(
     "mlbatch_run",
     METADATA,
@@ -154,6 +168,18 @@ PART = Table(
     Column("filtered", BigInteger, nullable=False),
     Column("checksum", BigInteger, nullable=False),
     Column("epoch", BigInteger, nullable=False),
+    **STORAGE,
+)
+
+STRIKES = Table(
+    "mlbatch_strikes",
+    METADATA,
+    Column("run_id", String(32), primary_key=True),
+    Column("part_no", Integer, primary_key=True),
+    Column("deaths", Integer, nullable=False),
+    Column("died_at", BigInteger),
+    Column("set_aside", BigInteger),
+    Column("given_up_from", BigInteger),
     **STORAGE,
 )
 

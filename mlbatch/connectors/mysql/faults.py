@@ -11,7 +11,8 @@ from sqlalchemy.exc import DBAPIError
 from mlbatch.connectors.mysql.address import MysqlAddress
 from mlbatch.errors import MlbatchError, RunFailed, SettingsError, TemporaryError
 
-ROLLED_BACK = frozenset({1205, 1213})
+LOCK_WAIT = 1205
+ROLLED_BACK = frozenset({LOCK_WAIT, 1213})
 """Lock wait and deadlock: nothing was committed, and the same may go through now."""
 LOST = frozenset({0, 1053, 1152, 1158, 1159, 1160, 1161, 1317, 1927, 2006, 2013, 2014, 2055, 4031})
 """The connection is gone, and with it the answer."""
@@ -56,6 +57,13 @@ def is_passing(error: BaseException) -> bool:
     if isinstance(error, pymysql.err.InterfaceError):
         return True
     return number(error) in ROLLED_BACK | LOST | READ_ONLY | UNREACHABLE | {_RETIRED}
+
+
+def is_lock_wait(error: BaseException) -> bool:
+    """Whether ``error``, one of ours, tells of a lock that somebody else would not give up."""
+    cause = error.__cause__
+    found = cause.orig if isinstance(cause, DBAPIError) else cause
+    return found is not None and number(found) == LOCK_WAIT
 
 
 def translate(error: BaseException, address: MysqlAddress) -> MlbatchError:

@@ -19,7 +19,7 @@ from mlbatch.connectors.database.part_rows import (
     part_state,
     quarantine_values,
 )
-from mlbatch.connectors.mysql import statements
+from mlbatch.connectors.mysql import statements, takeover
 from mlbatch.connectors.mysql.address import (
     LoadingConnection,
     MysqlAddress,
@@ -161,6 +161,7 @@ class MysqlPartSession:
     def _connected(self) -> LoadingConnection:
         if self._connection is None:
             self._connection = self._open(self._address)
+            takeover.record(self._connection, self._run)
             if self._given is None:
                 self._way = way_into(self._connection, self._address, self._table)
         return self._connection

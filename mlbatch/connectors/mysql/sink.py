@@ -14,7 +14,6 @@ import pyarrow as pa
 import pymysql
 from sqlalchemy import Connection, Engine, create_engine, text
 
-from mlbatch.connectors.database.ledger_on_demand import LedgerOnDemand
 from mlbatch.connectors.database.migration import migrate
 from mlbatch.connectors.database.rows import to_arrow
 from mlbatch.connectors.mysql import statements
@@ -29,6 +28,7 @@ from mlbatch.connectors.mysql.existing import check_existing
 from mlbatch.connectors.mysql.faults import translated
 from mlbatch.connectors.mysql.session import MysqlPartSession, way_into
 from mlbatch.connectors.mysql.statements import Way
+from mlbatch.connectors.mysql.takeover import MysqlLedger
 from mlbatch.ledger import Run
 from mlbatch.table import OutputTable
 
@@ -66,9 +66,9 @@ class MysqlSink:
         with translated(self.address), closing(connect_to_writer(self.address)) as connection:
             return way_into(connection, self.address, table)
 
-    def ledger(self) -> LedgerOnDemand:
+    def ledger(self) -> MysqlLedger:
         """See `mlbatch.sink.Sink.ledger`."""
-        return LedgerOnDemand(MysqlDatabase(self.address))
+        return MysqlLedger(self.address, MysqlDatabase(self.address))
 
     @contextmanager
     def session(self, table: OutputTable, run: Run) -> Iterator[MysqlPartSession]:

@@ -1,0 +1,210 @@
+"""Disk, memory and file descriptors run out: one exit code, a clear error, and the run goes on later."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from toy.harness import ToyHarness, notes
+from toy.job import Toy
+from toy.model import Obedient
+
+from mlbatch.connectors.sqlite import SqliteSink
+from mlbatch.errors import ExitCode
+from mlbatch.ledger import RunState
+
+TESTS = Path(__file__).parents[1]
+
+# The command line's own way of ending, around a run that meets a limit at a certain place.
+RUN = """
+import importlib, os, resource, sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+import numpy as np
+from flows.test_shortages import harness_in
+from mlbatch import inference
+from mlbatch.connectors import sqlite
+from toy.model import Obedient
+
+folder = Path({folder!r})
+harness = harness_in(folder, Path({outputs!r}), {workers})
+seen = []
+
+def limit(what, value):
+    resource.setrlimit(what, (value, resource.getrlimit(what)[1]))
+
+def files_up_to(size):
+    limit(resource.RLIMIT_FSIZE, size)
+
+def no_more_files():
+    limit(resource.RLIMIT_NOFILE, 3)
+
+def memory(more):
+    now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    limit(resource.RLIMIT_AS, now + more)
+
+def reach(place):
+    seen.append(place)
+    if place == {place!r} and seen.count(place) == {hit}:
+        {strike}
+
+sqlite.reach = inference.reach = reach
+{more}
+cli_main = importlib.import_module("mlbatch.cli.main")
+cli_main.cli = type("Cli", (), {{"main": staticmethod(lambda **_: {work})}})
+cli_main.main()
+"""
+
+
+def harness_in(folder, outputs, workers=1):
+    sink = SqliteSink(outputs / "outputs.db")
+    made = ToyHarness(Toy, folder, part_rows=100, workers=workers, sink=sink)
+    made._predictor = Obedient()
+    return made
+
+
+@pytest.fixture
+def harness(tmp_path):
+    """Four parts with a model."""
+    made = harness_in(tmp_path, tmp_path).given_model(Obedient())
+    return made.notes(notes(400))
+
+
+def run(folder, outputs=None, *, place="", hit=1, strike="pass", more="", workers=1,
+        work="harness.infer() and 0"):  # fmt: skip
+    """How a run in a process of its own ends, and what it says."""
+    code = RUN.format(
+        tests=str(TESTS), folder=str(folder), outputs=str(outputs or folder), place=place, hit=hit,
+        strike=strike, more=more, workers=workers, work=work,
+    )  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, check=False, text=True, timeout=200
+    )
+    return done.returncode, done.stderr
+
+
+def undisturbed(folder):
+    folder.mkdir()
+    other = harness_in(folder, folder).given_model(Obedient())
+    other.notes(notes(400)).infer()
+    return other.rows()
+
+
+def is_clean(code, told, *words):
+    """Temporary, in the one form that errors have, and no traceback."""
+    assert code == ExitCode.TEMPORARY, told
+    assert "Traceback" not in told
+    (error,) = [line for line in told.splitlines() if line.startswith("error: ")]
+    assert any(word in error for word in words), error
+    assert "\nhint: " in told
+
+
+def goes_on(harness, tmp_path, *, rows_before):
+    """What was committed is there; the same run is resumed and ends as if nothing had been."""
+    ledger = harness.tools.sink.ledger()
+    (left,) = ledger.runs("mood")
+    assert not left.state.is_terminal
+    assert sum(part.done for part in ledger.parts(left.run_id)) == rows_before
+    ended = harness.infer()
+    assert (ended.run.run_id, ended.run.state) == (left.run_id, RunState.DONE)
+    assert harness.rows() == undisturbed(tmp_path / "other")
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 1 MiB; only root can make one."""
+    place = tmp_path / "small"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(place)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("a small file system cannot be mounted here")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=False)
+
+
+def test_a_full_disk_under_the_table(tmp_path, small_disk):
+    harness = harness_in(tmp_path, small_disk).given_model(Obedient())
+    harness.notes(notes(400))
+    fill = f"Path({str(small_disk / 'filler')!r}).write_bytes(bytes(n)) if n else 0"
+    free = "n = os.statvfs(" + repr(str(small_disk)) + ").f_bavail * 4096 - 8192"
+    strike = f"{free}; {fill}"
+    code, told = run(tmp_path, small_disk, place="after_commit", hit=2, strike=strike)
+    is_clean(code, told, "disk is full", "disk I/O error")
+    (small_disk / "filler").unlink()
+    goes_on(harness, tmp_path, rows_before=200)
+
+
+def test_a_table_that_may_not_grow(harness, tmp_path):
+    strike = "files_up_to((folder / 'outputs.db-wal').stat().st_size)"
+    code, told = run(tmp_path, place="after_commit", hit=1, strike=strike)
+    is_clean(code, told, "disk is full", "disk I/O error", "File too large")
+    goes_on(harness, tmp_path, rows_before=100)
+
+
+def test_no_room_for_what_is_unloaded(harness, tmp_path):
+    code, told = run(tmp_path, place="before_unload", strike="files_up_to(2_000)")
+    is_clean(code, told, "File too large", "larger than this process may write")
+    goes_on(harness, tmp_path, rows_before=0)
+
+
+def test_no_room_for_the_model(harness, tmp_path):
+    """The fetched model is a cache on this machine's disk."""
+    (tmp_path / "registry" / "toy" / "1" / "weights").write_bytes(bytes(3_000_000))
+    code, told = run(tmp_path, place="after_lease", strike="files_up_to(1_000_000)")
+    is_clean(code, told, "File too large", "larger than this process may write")
+    assert harness.tools.sink.ledger().runs("mood") == ()
+    assert harness.infer().totals.written == 400
+
+
+def test_too_many_files(harness, tmp_path):
+    code, told = run(tmp_path, place="after_commit", hit=1, strike="no_more_files()")
+    is_clean(code, told, "open no more files", "unable to open")
+    goes_on(harness, tmp_path, rows_before=100)
+
+
+def test_too_many_files_for_workers(harness, tmp_path):
+    code, told = run(tmp_path, place="after_adopt", strike="no_more_files()", workers=2)
+    is_clean(code, told, "open no more files", "unable to open")
+    goes_on(harness, tmp_path, rows_before=0)
+
+
+GREEDY = """
+class Greedy(Obedient):
+    def predict(self, batch):
+        np.ones(batch.num_rows << 20)
+        return super().predict(batch)
+harness._predictor = Greedy()
+"""
+
+
+def test_a_batch_for_which_memory_is_short_goes_in_halves(harness, tmp_path):
+    """Eight megabytes for each row of a hundred; there are about two hundred."""
+    strike = "memory(200 << 20)"
+    code, told = run(tmp_path, place="before_score_", more=GREEDY + strike)
+    assert code == 0, told
+    assert harness.rows() == undisturbed(tmp_path / "other")
+
+
+LOADING = """
+from dataclasses import replace
+class Loading:
+    def __call__(self, job, folder, digest):
+        if "after_adopt" in seen:
+            np.ones(1 << 28)
+        return Obedient()
+tools = replace(harness.tools, load_model=Loading())
+from mlbatch.inference import infer
+from mlbatch.planner import Request
+from toy.job import Toy
+"""
+
+
+def test_a_worker_whose_model_does_not_fit_into_memory(harness, tmp_path):
+    code, told = run(
+        tmp_path, place="after_commit", hit=2, strike="memory(300 << 20)", more=LOADING,
+        work="infer(Toy, Request(), tools) and 0",
+    )  # fmt: skip
+    is_clean(code, told, "memory is used up")
+    goes_on(harness, tmp_path, rows_before=200)

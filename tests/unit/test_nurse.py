@@ -1,0 +1,145 @@
+"""What a part has done to its workers is not forgotten, and what is left of it is accounted for."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from seams.test_sink import ME, TABLE, ids, new_run, rows
+from toy.harness import NOTES
+from toy.job import Toy
+
+from mlbatch.connectors.folder import FolderStorage
+from mlbatch.connectors.sqlite import SqliteSink
+from mlbatch.engine import PartTask, Surrender, WorkerDied
+from mlbatch.errors import QuarantineLimitError, TemporaryError
+from mlbatch.ledger import BatchCommit, PartState, RunState, Strikes, check_conservation
+from mlbatch.nurse import Nurse, parts_aside
+from mlbatch.quarantine import set_part_aside
+from mlbatch.snapshot import Part, Snapshot
+
+
+class Memory:
+    """A ledger of a few parts of so many rows."""
+
+    def __init__(self, *rows, done=0):
+        self.rows, self.done, self.kept = rows, done, {}
+
+    def parts(self, _):
+        return tuple(
+            PartState(n, f"u{n}", "e", 1, rows, done=self.done) for n, rows in enumerate(self.rows)
+        )
+
+    def strikes(self, _):
+        return tuple(self.kept.values())
+
+    def strike(self, _, strikes):
+        self.kept[strikes.part_number] = strikes
+
+
+def nurse_on(memory):
+    return Nurse(SimpleNamespace(run_id="r"), memory, lambda *_: None)
+
+
+def dying(nurse, task, times):
+    for _ in range(times):
+        task = nurse.on_death(WorkerDied(task, -9))
+    return task
+
+
+def test_a_new_nurse_goes_on_where_the_last_one_was():
+    memory = Memory(1_000)
+    assert nurse_on(memory).tasks() == [PartTask(0)]
+    dying(nurse_on(memory), PartTask(0), 1)
+    # One death was an accident; another at the same row is not, whoever sees it.
+    (again,) = nurse_on(memory).tasks()
+    assert (again.careful_rows, again.careful_until) == (125, 8_192)
+    found = dying(nurse_on(memory), again, 3)
+    assert (found.set_aside, memory.kept[0].set_aside) == (0, 0)
+    assert nurse_on(memory).tasks() == [PartTask(0, 1, 1, set_aside=0)]
+    given_up = dying(nurse_on(memory), found, 1)
+    assert given_up == PartTask(0, surrender=Surrender.KEYS) == nurse_on(memory).tasks()[0]
+    assert memory.kept[0] == Strikes(0, 5, 0, 0, 0)
+    memory.done = 1_000
+    assert nurse_on(memory).tasks() == []
+
+
+def test_a_second_row_that_kills_gives_the_part_up():
+    memory = Memory(1_000, done=500)
+    memory.kept[0] = Strikes(0, 6, died_at=20, set_aside=20)
+    nurse = nurse_on(memory)
+    assert nurse.tasks() == [PartTask(0)]
+    # An accident, then 62, 7 and 1 rows at once.
+    task = dying(nurse, PartTask(0), 5)
+    assert task == PartTask(0, surrender=Surrender.KEYS)
+    assert memory.kept[0].given_up_from == 500
+
+
+def test_what_kills_without_reading_is_not_held_against_the_part():
+    memory = Memory(1_000)
+    memory.kept[0] = Strikes(0, 8, died_at=0, set_aside=0, given_up_from=0)
+    nurse = nurse_on(memory)
+    unread = dying(nurse, nurse.tasks()[0], 1)
+    assert unread == PartTask(0, surrender=Surrender.UNREAD)
+    with pytest.raises(TemporaryError, match="read nothing"):
+        dying(nurse, unread, 1)
+    assert nurse_on(memory).tasks() == [PartTask(0)]
+
+
+def test_parts_that_were_set_aside_are_counted_as_parts():
+    memory = Memory(100, 100, 100, done=100)
+    memory.kept = {0: Strikes(0, 9, 40, 39, 40)}
+    nurse_on(memory).check_limits(Toy)
+    (aside,) = parts_aside("r", memory)
+    assert (aside.number, aside.rows, aside.deaths) == (0, 60, 9)
+    memory.kept[1] = Strikes(1, 9, 40, 39, 40)
+    with pytest.raises(QuarantineLimitError, match="2 of 3 parts"):
+        nurse_on(memory).check_limits(Toy)
+
+
+@pytest.mark.parametrize(
+    ("how", "reason", "left"),
+    [(Surrender.KEYS, "part_killed_worker", [2]), (Surrender.UNREAD, "part_unreadable", [1, 2, 3])],
+)
+def test_the_rest_of_a_part_is_quarantined_and_loses_its_predictions(tmp_path, how, reason, left):
+    """Rows 1, 2 and 3 are predicted; 2 was read before the part was given up."""
+    sink, storage = SqliteSink(tmp_path / "outputs.db"), FolderStorage(tmp_path)
+    part = part_of(storage, [2, 3, None, 1])
+    ledger = sink.ledger()
+    lease = ledger.acquire("mood", "toy", ME, 11)
+    sink.prepare(TABLE)
+    run = ledger.attempt(ledger.create(lease, new_run()), "a1")
+    run = ledger.adopt(run, Snapshot(storage.prefix, (part,), None))
+    run = ledger.advance(run, RunState.WRITING)
+    with sink.session(TABLE, run) as session:
+        first = rows(2).select(["note_id"]).slice(0, 0)
+        session.commit(BatchCommit(0, 0, 1, rows(1, 2, 3).slice(1, 1), first, 0, 0, (), 7))
+    with sink.session(TABLE, run) as session:
+        session._connection.executemany(session._upsert, before(1, 3))
+        set_part_aside(PartTask(0, surrender=how), session, storage, Toy)
+    totals = check_conservation(ledger.parts("r1"))
+    assert (totals.written, totals.quarantined) == (1, 3)
+    assert {row.reason for row in ledger.quarantined("r1", 10)} == {reason}
+    assert ids(sink) == left
+
+
+def part_of(storage, numbers):
+    table = pa.table({"note_id": pa.array(numbers, pa.int64())})
+    file = storage.root / "part.parquet"
+    pq.write_table(table.append_column("text", pa.array(["x"] * len(numbers))), file)
+    uri = file.as_uri()
+    assert "text" in NOTES.names
+    found = storage.stat(uri)
+    return Part(0, uri, len(numbers), found.bytes, found.etag)
+
+
+def before(*numbers):
+    """Rows as an older run left them."""
+    return [tuple(row.values()) for row in _values(rows(*numbers, run_no=0))]
+
+
+def _values(batch):
+    for row in batch.to_pylist():
+        yield row | {"src_updated_at": 0}
