@@ -124,9 +124,7 @@ class JobHarness:
             storage=storage,
             sink=self._sink,
             tracking=FolderTracking(self._folder / "registry"),
-            engine=LocalEngine(
-                self._workers, preload=worker_modules(self._sink, storage)
-            ),
+            engine=LocalEngine(self._workers, preload=worker_modules(self._sink, storage)),
         )
         if self._predictor is None:
             return tools

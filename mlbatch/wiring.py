@@ -6,7 +6,6 @@ import secrets
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import mlbatch
@@ -68,7 +67,12 @@ def connect(settings: Settings, notify: Notify) -> Tools:
 
 def worker_modules(sink: Sink, storage: Storage) -> tuple[str, ...]:
     """What every worker imports, because what it is sent refers to it."""
-    return ("mlbatch.inference", load_job_model.__module__, type(sink).__module__, type(storage).__module__)
+    return (
+        "mlbatch.inference",
+        load_job_model.__module__,
+        type(sink).__module__,
+        type(storage).__module__,
+    )
 
 
 def _limits(settings: Settings) -> Limits:

@@ -116,7 +116,7 @@ def _verified_card(folder: Path, digest: str) -> dict[str, Any]:
         message = f"the model's {CARD} is not the registered one (digest {digest[:12]})"
         raise ModelTampered(message, hint=_RETRAIN)
     card: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    if set(card["files"]) not in _READABLE.get(card.get("format"), ()):
+    if set(card["files"]) not in _READABLE.get(card.get("format", 0), ()):
         message = f"the model is of format {card.get('format')}, this mlbatch reads {FORMAT}"
         raise ModelIncompatible(message, hint=_RETRAIN)
     for name, registered in card["files"].items():

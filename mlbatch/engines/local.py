@@ -24,6 +24,8 @@ from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+import pyarrow as pa
+
 from mlbatch.engine import PartOutcome, PartTask, WorkerDied
 from mlbatch.project import make_importable
 
@@ -166,6 +168,8 @@ def _serve(pipe: Connection, work: bytes, project: Path | None) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     if project is not None:
         make_importable(project)
+    # The system gives back what a batch took; Arrow's own pool keeps it, for each of the threads.
+    pa.set_memory_pool(pa.system_memory_pool())
     run: Work = pickle.loads(work)  # noqa: S301  our own bytes, from our own parent process
     while True:
         try:

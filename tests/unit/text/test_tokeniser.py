@@ -77,7 +77,9 @@ def test_68_what_is_no_text_is_an_error():
             normalise(value)
 
 
-WIDTHS = st.text("水ガはＡｂ１２（）！～\u3000々「」『』・ー ｶﾞﾊﾟ\u3099\u309a\u0301①㌔…々、a1", max_size=40)
+WIDTHS = st.text(
+    "水ガはＡｂ１２（）！～\u3000々「」『』・ー ｶﾞﾊﾟ\u3099\u309a\u0301①㌔…々、a1", max_size=40
+)
 
 
 @settings(deadline=None)
