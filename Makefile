@@ -59,6 +59,9 @@ cover: setup ## Run all tests and show what they do not reach
 bench: setup mariadb bench-wires ## Measure scoring beside pandas, awswrangler, Ray, Spark, Metaflow and the floor; half an hour
 	@$(BIN)/python -m benchmarks.scoring
 
+profile: setup mariadb ## Say where the time of an inference goes, by stage; a minute
+	@$(BIN)/python -m benchmarks.scoring.profiled
+
 bench-wires: setup mariadb ## Measure the connectors against bare calls of their servers, and awswrangler
 	@$(BIN)/python -m benchmarks.wires
 
@@ -82,4 +85,4 @@ check: lint test ## Exactly what CI runs
 clean: ## Remove what running and testing left behind
 	@rm -rf .mlbatch .pytest_cache .mypy_cache .ruff_cache .coverage*
 
-.PHONY: help setup run run-real mariadb test lint format cover quality bench bench-wires prove prove-long prove-pairs bad-inputs check clean
+.PHONY: help setup run run-real mariadb test lint format cover quality bench profile bench-wires prove prove-long prove-pairs bad-inputs check clean

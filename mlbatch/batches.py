@@ -49,7 +49,7 @@ def read_part(
     end = part.rows if stop is None else stop
     try:
         parquet = pq.ParquetFile(file)
-        groups, skip = _groups_from(parquet, start)
+        groups, skip = _groups_from(parquet, part.from_row + start)
         scan = parquet.iter_batches(
             batch_rows, row_groups=groups, columns=_present(parquet, schema)
         )

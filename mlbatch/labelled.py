@@ -68,7 +68,7 @@ class LabelledRows:
 
     def read(self, part: Part, left_out: Counter[str]) -> Iterator[LabelledInputs]:
         """One part's batches, the same at every reading; ``left_out`` counts others by reason."""
-        with self.storage.open(part.uri, etag=part.etag) as file:
+        with self.storage.open(part.file_uri, etag=part.etag) as file:
             for batch in read_part(file, part, self._schema(), batch_rows=BATCH_ROWS):
                 kept = self._learnable(batch, left_out)
                 if kept.num_rows:

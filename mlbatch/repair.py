@@ -115,7 +115,7 @@ def _source(job: type[Job], tools: Tools) -> pa.Table:
 def _read(snapshot: Snapshot, tools: Tools, schema: pa.Schema) -> pa.Table:
     batches: list[pa.RecordBatch] = []
     for part in snapshot.parts:
-        with tools.storage.open(part.uri, etag=part.etag) as file:
+        with tools.storage.open(part.file_uri, etag=part.etag) as file:
             batches += read_part(file, part, schema, batch_rows=READ_ROWS)
     return pa.Table.from_batches(batches, schema)
 

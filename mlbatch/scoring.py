@@ -276,7 +276,7 @@ def score_part(
     rows = batch_rows or suitable_rows(part)
     polite = _Polite(session, limits, rows)
     with (
-        storage.open(part.uri, etag=part.etag) as file,
+        storage.open(part.file_uri, etag=part.etag) as file,
         WriteBehind(stages.timing("write", polite.commit)) as writer,
     ):
         schema = required_schema(scorer.job)

@@ -18,18 +18,35 @@ from mlbatch.errors import SnapshotError
 MAX_MANIFEST_BYTES = 50_000_000
 _NO_MANIFEST = (AttributeError, KeyError, OverflowError, RecursionError, TypeError, ValueError)
 """What reading any other JSON as a manifest may raise."""
+_FROM_ROW = "#from-row="
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One Parquet file of a snapshot: the unit of parallelism."""
+    """One Parquet file of a snapshot, or some row groups of a large one: the unit of parallelism."""
 
     number: int
     uri: str
+    """Of the file; where the part is not the first of its file, with the row it begins at."""
     rows: int
     bytes: int
     etag: str
     """What the store calls this very content; a part that changes later is refused."""
+
+    @property
+    def file_uri(self) -> str:
+        """What the object store is asked for."""
+        return self.uri.partition(_FROM_ROW)[0]
+
+    @property
+    def from_row(self) -> int:
+        """Rows of the file before this part."""
+        return int(self.uri.partition(_FROM_ROW)[2] or 0)
+
+
+def piece_uri(file_uri: str, from_row: int) -> str:
+    """The URI of a part that begins at row ``from_row`` of a file."""
+    return f"{file_uri}{_FROM_ROW}{from_row}" if from_row else file_uri
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +121,8 @@ def _entry(entry: dict[str, Any]) -> ManifestEntry:
 
 def _check_places(entries: tuple[ManifestEntry, ...], uri: str, prefix: str) -> None:
     for entry in entries:
-        if not entry.uri.startswith(prefix) or ".." in entry.uri.split("/"):
+        strange = ".." in entry.uri.split("/") or _FROM_ROW in entry.uri
+        if strange or not entry.uri.startswith(prefix):
             message = f"{uri} names {entry.uri}, which is outside {prefix}"
             raise SnapshotError(message, hint="somebody else wrote this manifest; unload again")
     if len({entry.uri for entry in entries}) != len(entries):

@@ -36,7 +36,7 @@ from mlbatch.sink import Sink
 from mlbatch.tools import Tools
 from mlbatch.tracking import CHAMPION, ModelVersion, TrainingRecord
 from mlbatch.window import Window
-from mlbatch.wiring import connect
+from mlbatch.wiring import connect, worker_modules
 
 if TYPE_CHECKING:
     from mlbatch.job import Job
@@ -76,7 +76,9 @@ class FolderTracking:
 
     def fetch(self, version: ModelVersion, target: Path) -> Path:
         """See `mlbatch.tracking.Tracking.fetch`."""
-        shutil.copytree(self.root / version.name / str(version.version), target, dirs_exist_ok=True)
+        # Files that some process still maps must go, not change.
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.copytree(self.root / version.name / str(version.version), target)
         return target
 
     def promote(self, version: ModelVersion) -> None:
@@ -122,7 +124,7 @@ class JobHarness:
             storage=storage,
             sink=self._sink,
             tracking=FolderTracking(self._folder / "registry"),
-            engine=LocalEngine(self._workers),
+            engine=LocalEngine(self._workers, preload=worker_modules(self._sink, storage)),
         )
         if self._predictor is None:
             return tools

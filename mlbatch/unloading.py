@@ -1,11 +1,14 @@
 """Takes a snapshot: unloads a SELECT and believes nothing that was not looked at.
 
 Every part that the manifest promises must be there with its length, and its Parquet footer must
-count the promised rows; the whole must be as many rows as the warehouse says it unloaded.
+count the promised rows; the whole must be as many rows as the warehouse says it unloaded. A large file
+becomes several parts, so that no worker is left alone with it at the end.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
@@ -15,8 +18,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mlbatch.errors import SnapshotError
-from mlbatch.snapshot import ManifestEntry, Part, Snapshot, read_manifest
+from mlbatch.snapshot import ManifestEntry, Part, Snapshot, piece_uri, read_manifest
 from mlbatch.window import EARLIEST, LATEST
+
+PIECE_BYTES = 16 << 20
+"""Of a part that is cut out of a larger file: some 50,000 long texts, a few seconds of one core."""
 
 if TYPE_CHECKING:
     from mlbatch.storage import Storage
@@ -50,16 +56,17 @@ def take_snapshot(
         message = f"{prefix}: the manifest has {promised} rows, the warehouse {unloaded.rows}"
         raise SnapshotError(message, hint="run again; the unload was cut short")
     full = [entry for entry in entries if entry.rows or entry.bytes]
-    looked_at = [_look(storage, number, e, cursor, zone) for number, e in enumerate(full)]
+    looked_at = [_look(storage, entry, cursor, zone) for entry in full]
     cursors = [highest for _, highest, _ in looked_at if highest is not None]
     _check_schemas(prefix, [schema for _, _, schema in looked_at])
-    parts = tuple(part for part, _, _ in looked_at if part.rows)
+    pieces = (piece for pieces, _, _ in looked_at for piece in pieces if piece.rows)
+    parts = tuple(replace(piece, number=number) for number, piece in enumerate(pieces))
     return Snapshot(prefix, parts, max(cursors, default=None))
 
 
 def _look(
-    storage: Storage, number: int, entry: ManifestEntry, cursor: str | None, zone: str
-) -> tuple[Part, datetime | None, pa.Schema]:
+    storage: Storage, entry: ManifestEntry, cursor: str | None, zone: str
+) -> tuple[list[Part], datetime | None, pa.Schema]:
     stored = storage.stat(entry.uri)
     if stored.bytes != entry.bytes:
         message = f"{entry.uri} has {stored.bytes} bytes, the manifest says {entry.bytes}"
@@ -69,6 +76,9 @@ def _look(
             parquet = pq.ParquetFile(file)
             rows = parquet.metadata.num_rows
             highest = _highest(parquet, cursor, zone) if cursor else None
+            pieces = list(
+                _pieces(parquet.metadata, Part(0, entry.uri, rows, entry.bytes, stored.etag))
+            )
             schema = parquet.schema_arrow
     except (pa.ArrowInvalid, OSError) as error:
         message = f"{entry.uri} is not a Parquet file: {error}"
@@ -76,7 +86,23 @@ def _look(
     if rows != entry.rows:
         message = f"{entry.uri} has {rows} rows, the manifest says {entry.rows}"
         raise SnapshotError(message, hint="run again with --full to unload anew")
-    return Part(number, entry.uri, rows, entry.bytes, stored.etag), highest, schema
+    return pieces, highest, schema
+
+
+def _pieces(metadata: pq.FileMetaData, whole: Part) -> Iterator[Part]:
+    """The file as it is, or a large one by row groups that together have `PIECE_BYTES` or more."""
+    if whole.bytes < 2 * PIECE_BYTES:
+        yield whole
+        return
+    begin = rows = size = 0
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        rows += group.num_rows
+        size += sum(group.column(n).total_compressed_size for n in range(group.num_columns))
+        if size >= PIECE_BYTES or number == metadata.num_row_groups - 1:
+            uri = piece_uri(whole.uri, begin)
+            yield replace(whole, uri=uri, rows=rows, bytes=size)
+            begin, rows, size = begin + rows, 0, 0
 
 
 def _highest(parquet: pq.ParquetFile, cursor: str, zone: str) -> datetime | None:

@@ -6,8 +6,6 @@ import secrets
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
-from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import mlbatch
@@ -15,13 +13,10 @@ from mlbatch.connectors.database.liveness import this_process
 from mlbatch.connectors.duckdb import DuckdbWarehouse
 from mlbatch.connectors.folder import FolderStorage
 from mlbatch.connectors.mlflow import MlflowTracking
-from mlbatch.connectors.skops_file import Expectations, load_model, save_model
 from mlbatch.connectors.sqlite import SqliteSink
 from mlbatch.engines.local import LocalEngine
 from mlbatch.errors import SettingsError
-from mlbatch.job import Job
-from mlbatch.model import TrainedModel
-from mlbatch.predicting import predictor
+from mlbatch.saved_model import load_job_model, save_job_model
 from mlbatch.settings import (
     HOME,
     DuckdbSettings,
@@ -33,14 +28,13 @@ from mlbatch.settings import (
     Settings,
     SqliteSettings,
 )
-from mlbatch.text import TRUSTED, dictionary_fingerprint
+from mlbatch.text import dictionary_fingerprint
 from mlbatch.throttle import Limits
 from mlbatch.tools import Notify, Tools
 
 if TYPE_CHECKING:
     from mlbatch.connectors.aws import AwsAccess
     from mlbatch.connectors.redshift.transport import Transport
-    from mlbatch.scoring import Predictor
     from mlbatch.sink import Sink
     from mlbatch.storage import Storage
     from mlbatch.warehouse import Warehouse
@@ -51,13 +45,13 @@ ID_LENGTH = 12
 
 def connect(settings: Settings, notify: Notify) -> Tools:
     """Build the tools that ``settings`` describe; nothing is opened yet."""
-    storage = _storage(settings)
+    storage, sink = _storage(settings), _sink(settings)
     return Tools(
         warehouse=_warehouse(settings, storage),
         storage=storage,
-        sink=_sink(settings),
+        sink=sink,
         tracking=_tracking(settings),
-        engine=LocalEngine(settings.workers, settings.root),
+        engine=LocalEngine(settings.workers, settings.root, worker_modules(sink, storage)),
         owner=this_process(str(uuid.uuid4())),
         models=settings.path(HOME / "models"),
         code_version=mlbatch.__version__,
@@ -68,6 +62,16 @@ def connect(settings: Settings, notify: Notify) -> Tools:
         save_model=save_job_model,
         notify=notify,
         limits=_limits(settings),
+    )
+
+
+def worker_modules(sink: Sink, storage: Storage) -> tuple[str, ...]:
+    """What every worker imports, because what it is sent refers to it."""
+    return (
+        "mlbatch.inference",
+        load_job_model.__module__,
+        type(sink).__module__,
+        type(storage).__module__,
     )
 
 
@@ -217,24 +221,3 @@ def new_id() -> str:
 def new_epoch() -> int:
     """A random positive 63-bit number."""
     return secrets.randbits(63) | 1
-
-
-def save_job_model(model: TrainedModel, folder: Path) -> str:
-    """Write a model's files; returns their digest."""
-    return save_model(model, folder, dictionary=dictionary_fingerprint())
-
-
-def load_job_model(job: type[Job], folder: Path, digest: str) -> Predictor:
-    """Verify and load the model of ``job``; a worker process does so once."""
-    return predictor(job, _load_once(job, folder, digest))  # type: ignore[arg-type]
-
-
-@lru_cache(maxsize=1)
-def _load_once(job: type[Job], folder: Path, digest: str) -> TrainedModel:
-    expected = Expectations(
-        classes=job.classes(),
-        inputs=job.inputs,
-        dictionary=dictionary_fingerprint(),
-        trusted=(*TRUSTED, *job.trusted_types),
-    )
-    return load_model(folder, digest=digest, expected=expected)

@@ -31,12 +31,14 @@ sink = {{ kind = "mysql", host = "{host}", port = {port}, database = "delta", us
 """
 CHANGE = f"UPDATE steps SET updated_at = updated_at + INTERVAL 400 DAY WHERE id IN (SELECT id FROM steps ORDER BY id LIMIT {ROWS})"
 FLOOR = f"""
-import sys, duckdb, mlflow, pymysql, sqlalchemy, sqlglot, pydantic, click
+import sys, duckdb, mlflow, numpy, pymysql, sqlalchemy, sqlglot, pydantic, click
 import pyarrow as pa, pyarrow.parquet as pq
 from pathlib import Path
 from skops import io
 from mlbatch.text import TRUSTED
-pipeline = io.load(next(Path(sys.argv[1]).rglob("model.skops")), trusted=list(TRUSTED))
+model = next(Path(sys.argv[1]).rglob("model.skops"))
+pipeline = io.load(model, trusted=list(TRUSTED))
+pipeline[-1].coef_ = numpy.load(model.with_name("coef.npy"))
 with duckdb.connect(sys.argv[2], read_only=True) as warehouse:
     rows = warehouse.execute("SELECT text FROM steps ORDER BY id LIMIT {ROWS}").to_arrow_table()
 pipeline.decision_function(rows.combine_chunks().to_batches()[0])

@@ -1,6 +1,7 @@
 """mlbatch itself, in a process of its own: plan, unload, score, write, verify, with every safety on.
 
 The clock runs from `infer` to its return; the source table and the registered model are there before.
+Workers import this module, as any program's main one: as little as in ``mlbatch`` itself stands at its top.
 """
 
 from __future__ import annotations
@@ -10,19 +11,20 @@ import sys
 import time
 from pathlib import Path
 
-import skops.io  # noqa: F401  imported before the clock starts, as peers import theirs
-
-from benchmarks.scoring.declared import JOBS
-from mlbatch.connectors.mysql.address import MysqlAddress
-from mlbatch.connectors.mysql.sink import MysqlSink
-from mlbatch.connectors.password import FixedPassword
-from mlbatch.testing import JobHarness
-
 WARM_UP_SECONDS = 3.0
 
 
 def main() -> None:
     """Run as the one argument, a JSON object, says; print seconds."""
+    # Before the clock starts, as peers import theirs.
+    import skops.io  # noqa: F401, PLC0415
+
+    from benchmarks.scoring.declared import JOBS  # noqa: PLC0415
+    from mlbatch.connectors.mysql.address import MysqlAddress  # noqa: PLC0415
+    from mlbatch.connectors.mysql.sink import MysqlSink  # noqa: PLC0415
+    from mlbatch.connectors.password import FixedPassword  # noqa: PLC0415
+    from mlbatch.testing import JobHarness  # noqa: PLC0415
+
     told = json.loads(sys.argv[1])
     password = FixedPassword(told["password"])
     address = MysqlAddress(

@@ -64,6 +64,8 @@ class DuckdbWarehouse:
         with self._connected() as connection:
             reader = connection.sql(to_duckdb(select)).to_arrow_reader(GROUP_ROWS)
             entries = tuple(self._write(reader, folder, prefix))
+        # Arrow keeps what is free for later use; the workers, who come next, have more use for it.
+        pa.default_memory_pool().release_unused()
         if not entries:
             return Unloaded(rows=0, manifest_uri=None)
         (folder / "manifest").write_bytes(write_manifest(entries))

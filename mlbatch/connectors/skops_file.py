@@ -1,5 +1,8 @@
 """Models as files: skops for the estimator, JSON for the card. Nothing is ever unpickled.
 
+The weights of a linear model, which are nearly all of it, are a file of their own: it is mapped into
+memory, so that loading copies nothing and all processes of a machine share one copy.
+
 The card, ``mlbatch-model.json``, holds the SHA-256 of every other file; its own SHA-256 is the
 model's digest, which the registry and the run's ledger row carry. Files are verified before any is
 opened, and only types on a list kept in code are loaded.
@@ -7,6 +10,7 @@ opened, and only types on a list kept in code are loaded.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Sequence
@@ -24,7 +28,10 @@ from mlbatch.model import TrainedModel
 
 CARD = "mlbatch-model.json"
 ESTIMATOR = "model.skops"
-FORMAT = 1
+WEIGHTS = "coef.npy"
+FORMAT = 2
+_READABLE = {1: ({ESTIMATOR},), FORMAT: ({ESTIMATOR}, {ESTIMATOR, WEIGHTS})}
+"""Formats, and which files a model of each consists of; 1 kept the weights in the estimator."""
 _CALIBRATIONS: dict[str, Any] = {"sigmoid": Sigmoid, "temperature": Temperature}
 
 
@@ -43,11 +50,11 @@ class Expectations:
 def save_model(model: TrainedModel, folder: Path, *, dictionary: str) -> str:
     """Write ``model`` into ``folder``; returns the digest of its card."""
     folder.mkdir(parents=True, exist_ok=True)
-    skops_io.dump(model.pipeline, folder / ESTIMATOR)
+    files = _dump(model.pipeline, folder)
     kind = next(k for k, cls in _CALIBRATIONS.items() if isinstance(model.calibration, cls))
     card = {
         "format": FORMAT,
-        "files": {ESTIMATOR: _sha256(folder / ESTIMATOR)},
+        "files": {name: _sha256(folder / name) for name in files},
         "scikit_learn": sklearn.__version__,
         "dictionary": dictionary,
         "inputs": list(model.inputs),
@@ -60,6 +67,21 @@ def save_model(model: TrainedModel, folder: Path, *, dictionary: str) -> str:
     return _sha256(folder / CARD)
 
 
+def _dump(pipeline: Any, folder: Path) -> tuple[str, ...]:  # noqa: ANN401  any pipeline
+    """Write the estimator's files; returns their names."""
+    coef = getattr(pipeline[-1], "coef_", None)
+    if not isinstance(coef, np.ndarray):
+        skops_io.dump(pipeline, folder / ESTIMATOR)
+        return (ESTIMATOR,)
+    bare, classifier = copy.copy(pipeline), copy.copy(pipeline[-1])
+    del classifier.coef_
+    bare.steps = [*pipeline.steps[:-1], (pipeline.steps[-1][0], classifier)]
+    skops_io.dump(bare, folder / ESTIMATOR)
+    # In any other order the product with a sparse batch would copy all of it, every time.
+    np.save(folder / WEIGHTS, np.asfortranarray(coef), allow_pickle=False)
+    return ESTIMATOR, WEIGHTS
+
+
 def load_model(folder: Path, *, digest: str, expected: Expectations) -> TrainedModel:
     """Verify every file of ``folder`` against ``digest``, then load.
 
@@ -70,8 +92,10 @@ def load_model(folder: Path, *, digest: str, expected: Expectations) -> TrainedM
     card = _verified_card(folder, digest)
     _check_fit(card, expected)
     pipeline = _load_estimator(folder / ESTIMATOR, expected.trusted)
-    if hasattr(pipeline[-1], "coef_"):
-        # Else the product with a sparse batch copies all of it, every time.
+    if WEIGHTS in card["files"]:
+        mapped = np.load(folder / WEIGHTS, mmap_mode="r", allow_pickle=False)
+        pipeline[-1].coef_ = np.asarray(mapped)
+    elif isinstance(getattr(pipeline[-1], "coef_", None), np.ndarray):
         pipeline[-1].coef_ = np.asfortranarray(pipeline[-1].coef_)
     calibration = dict(card["calibration"])
     kind = calibration.pop("kind")
@@ -92,7 +116,7 @@ def _verified_card(folder: Path, digest: str) -> dict[str, Any]:
         message = f"the model's {CARD} is not the registered one (digest {digest[:12]})"
         raise ModelTampered(message, hint=_RETRAIN)
     card: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    if card.get("format") != FORMAT or set(card["files"]) != {ESTIMATOR}:
+    if set(card["files"]) not in _READABLE.get(card.get("format", 0), ()):
         message = f"the model is of format {card.get('format')}, this mlbatch reads {FORMAT}"
         raise ModelIncompatible(message, hint=_RETRAIN)
     for name, registered in card["files"].items():

@@ -24,6 +24,8 @@ from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+import pyarrow as pa
+
 from mlbatch.engine import PartOutcome, PartTask, WorkerDied
 from mlbatch.project import make_importable
 
@@ -31,8 +33,9 @@ Work = Callable[[PartTask], PartOutcome]
 OnDeath = Callable[[WorkerDied], PartTask]
 FINISH_SECONDS = 20.0
 """How long a worker that is asked to leave may finish its transaction."""
-PRELOAD = ["mlbatch.scoring", "mlbatch.text", "sklearn.linear_model", "skops.io"]
+PRELOAD = ("mlbatch.scoring", "mlbatch.text", "sklearn.linear_model", "skops.io")
 """Imported once, and shared by all workers: what scoring needs, and most models."""
+FREEZE = "mlbatch.engines.freeze"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +45,13 @@ class LocalEngine:
     workers: int
     project: Path | None = None
     """Folder whose jobs the workers must be able to import."""
+    preload: tuple[str, ...] = ()
+    """Further modules that every worker will need: imported once, and their memory shared."""
 
     def warm_up(self) -> None:
         """See `mlbatch.engine.Engine.warm_up`: the imports that all workers share."""
         if self.workers > 1:
-            _context()
+            _context(self.preload)
             forkserver.ensure_running()
 
     def run(
@@ -58,7 +63,8 @@ class LocalEngine:
             return
         if not tasks:
             return
-        pool = _Pool(work, min(self.workers, len(tasks)), self.project)
+        context = _context(self.preload)
+        pool = _Pool(context, (pickle.dumps(work), self.project), min(self.workers, len(tasks)))
         try:
             yield from pool.run(deque(tasks), on_death)
         finally:
@@ -95,16 +101,17 @@ class _Worker:
         self.process.join()
 
 
-def _context() -> ForkServerContext:
+def _context(preload: tuple[str, ...]) -> ForkServerContext:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOAD)
+    context.set_forkserver_preload([*PRELOAD, *preload, FREEZE])
     return context
 
 
 class _Pool:
-    def __init__(self, work: Work, size: int, project: Path | None) -> None:
-        self._work = (pickle.dumps(work), project)
-        self._context = _context()
+    def __init__(
+        self, context: ForkServerContext, work: tuple[bytes, Path | None], size: int
+    ) -> None:
+        self._context, self._work = context, work
         self._workers = [_Worker(self._context, self._work) for _ in range(size)]
 
     def run(self, waiting: deque[PartTask], on_death: OnDeath) -> Iterator[PartOutcome]:
@@ -161,6 +168,8 @@ def _serve(pipe: Connection, work: bytes, project: Path | None) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     if project is not None:
         make_importable(project)
+    # The system gives back what a batch took; Arrow's own pool keeps it, for each of the threads.
+    pa.set_memory_pool(pa.system_memory_pool())
     run: Work = pickle.loads(work)  # noqa: S301  our own bytes, from our own parent process
     while True:
         try:

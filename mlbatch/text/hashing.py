@@ -6,10 +6,11 @@ another. MeCab is called once a text, everything after it works on whole batches
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
-from scipy.sparse import csr_matrix
+from scipy.sparse import csr_matrix, vstack
 from sklearn.feature_extraction.text import HashingVectorizer
 from sklearn.preprocessing import normalize
 
@@ -17,6 +18,8 @@ from mlbatch.text.murmur import murmur3
 from mlbatch.text.spans import Spans, character_spans, lemma_spans, word_spans
 from mlbatch.text.tokeniser import lemma_rows, lemmas, normalise, surface_lines, surfaces
 
+BLOCK_CHARACTERS = 160_000
+"""Of texts whose tokens are hashed at once: what numpy makes of them stays in the processor's cache."""
 _PAIRS = 2
 
 
@@ -28,33 +31,40 @@ class TextHasher(HashingVectorizer):  # type: ignore[misc]
 
     def transform(self, texts: Sequence[str]) -> csr_matrix:
         """Rows of features for ``texts``, shape (texts, n_features)."""
-        spans = None if isinstance(texts, str) else self._spans(texts)
-        if spans is None:
+        in_bulk = None if isinstance(texts, str) else self._in_bulk()
+        if in_bulk is None:
             return super().transform(texts)
-        matrix = _counted(spans, len(texts), self.n_features, self.dtype)
+        blocks = [
+            _counted(in_bulk([normalise(text) for text in block]), len(block), self.n_features)
+            for block in _blocks(texts)
+        ]
+        matrix = vstack(blocks, format="csr", dtype=self.dtype)
         if self.binary:
             matrix.data.fill(1)
         return matrix if self.norm is None else normalize(matrix, norm=self.norm, copy=False)
 
-    def _spans(self, texts: Sequence[str]) -> Spans | None:
-        """The tokens of ``texts``; None where they are not tokens that can be had in bulk."""
+    def _in_bulk(self) -> Callable[[Sequence[str]], Spans] | None:
+        """Finds the tokens of normalised texts; None where they cannot be had in bulk."""
         if self.preprocessor is not normalise or self.alternate_sign or self.stop_words:
             return None
         match self.analyzer, self.tokenizer, self.ngram_range:
             case "char_wb", _, (shortest, longest):
-                return character_spans(_normalised(texts), shortest, longest)
+                return partial(character_spans, shortest=shortest, longest=longest)
             case "word", tokeniser, (1, 1 | 2 as words) if tokeniser is surfaces:
-                return word_spans(surface_lines(_normalised(texts)), pairs=words == _PAIRS)
+                return lambda texts: word_spans(surface_lines(texts), pairs=words == _PAIRS)
             case "word", tokeniser, (1, 1) if tokeniser is lemmas:
-                return lemma_spans(lemma_rows(_normalised(texts)))
+                return lambda texts: lemma_spans(lemma_rows(texts))
         return None
 
 
-def _normalised(texts: Sequence[str]) -> list[str]:
-    return [normalise(text) for text in texts]
+def _blocks(texts: Sequence[str]) -> Iterator[Sequence[str]]:
+    """``texts`` in turn, at least one block, each of about `BLOCK_CHARACTERS`."""
+    rows = 1 + BLOCK_CHARACTERS * len(texts) // (1 + sum(map(len, texts)))
+    for start in range(0, max(len(texts), 1), rows):
+        yield texts[start : start + rows]
 
 
-def _counted(spans: Spans, rows: int, columns: int, dtype: type) -> csr_matrix:
+def _counted(spans: Spans, rows: int, columns: int) -> csr_matrix:
     """How often each row has each hashed token, columns ascending within a row."""
     hashes = murmur3(spans.data, spans.start, spans.length)
     cells = spans.row * columns + np.abs(hashes.astype(np.int64)) % columns
@@ -65,4 +75,4 @@ def _counted(spans: Spans, rows: int, columns: int, dtype: type) -> csr_matrix:
     begins = np.searchsorted(cells, np.arange(rows + 1) * columns)
     kind = np.int32 if len(cells) < np.iinfo(np.int32).max else np.int64
     indices, begins = (cells % columns).astype(kind), begins.astype(kind)
-    return csr_matrix((counts.astype(dtype), indices, begins), shape=(rows, columns))
+    return csr_matrix((counts, indices, begins), shape=(rows, columns))

@@ -25,8 +25,11 @@ NUMERAL = "名詞,数"
 NO_LEMMA = "*"
 # What NFKC leaves alone: plain ASCII, kana, kanji and their full stops. None of it joins with what
 # stands before it, so a text may be taken apart in front of each; what follows may join with it.
-_STABLE = r" -~、。ぁ-ゖァ-ヺー一-鿿"
+_STABLE = r" -~、。々「-』ぁ-ゖァ-ヺ・ー一-鿿"
 _UNSTABLE = re.compile(f"[{_STABLE}]?[^{_STABLE}]+")
+# What becomes plain ASCII one by one, and does not join with what stands before it either.
+_WIDE = "！-～\u3000"
+_WIDE_RUN, _NEITHER = re.compile(f"[{_WIDE}]+"), re.compile(f"[^{_STABLE}{_WIDE}]")
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 _local = threading.local()
@@ -48,7 +51,13 @@ def _nfkc(text: str) -> str:
     """``text`` in NFKC; Python's own way through a whole text takes a third of MeCab's time."""
     if unicodedata.is_normalized("NFKC", text):
         return text
-    return _UNSTABLE.sub(lambda run: unicodedata.normalize("NFKC", run[0]), text)
+    # Most texts that need it at all need it for full-width digits and brackets alone.
+    unstable = _UNSTABLE if _NEITHER.search(text) else _WIDE_RUN
+    return unstable.sub(_run_nfkc, text)
+
+
+def _run_nfkc(run: re.Match[str]) -> str:
+    return unicodedata.normalize("NFKC", run[0])
 
 
 def _tagger(arguments: str) -> MeCab.Tagger:

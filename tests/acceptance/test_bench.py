@@ -88,3 +88,16 @@ bench.main()
     assert [len(runs) for runs in results["recipes"]["runs"].values()] == [1, 1]
     assert results["recipes"]["source"] == "sample kitchen"
     assert results["keys"]["safety_cost_max"] > 0
+
+
+def test_a_profile_names_every_stage(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.scoring.profiled", "--recipes", "60", "--steps", "80"],
+        cwd=ROOT, env=os.environ | {"MLBATCH_SHARED_DATA": str(tmp_path)},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    for kind in ("60 recipes", "80 steps"):
+        assert f"{kind} on " in done.stdout
+    for stage in ("unload", "ledger", "verify", "normal form", "MeCab", "hashing", "checksum"):
+        assert done.stdout.count(f"  {stage} ") == 2, stage

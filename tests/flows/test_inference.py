@@ -235,3 +235,14 @@ def test_workers_get_ready_only_for_many_rows(harness, monkeypatch, rows, warmed
     monkeypatch.setattr(LocalEngine, "warm_up", lambda engine: calls.append(engine.workers))
     harness.notes(notes(rows)).infer()
     assert len(calls) == warmed
+
+
+def test_a_file_that_is_cut_into_parts_is_scored_once(harness, monkeypatch):
+    monkeypatch.setattr("mlbatch.unloading.PIECE_BYTES", 1)
+    monkeypatch.setattr("mlbatch.connectors.duckdb.GROUP_ROWS", 4)
+    ended = harness.notes(notes(25)).infer()
+    parts = harness.tools.sink.ledger().parts(ended.run.run_id)
+    # Three files of 10, 10 and 5 rows, in groups of four.
+    assert [part.rows_expected for part in parts] == [4, 4, 2, 4, 4, 2, 4, 1]
+    assert [row["note_id"] for row in harness.rows()] == list(range(1, 26))
+    assert ended.totals.written == 25

@@ -24,7 +24,14 @@ from mlbatch.calibration import (
     expected_calibration_error,
     reliability,
 )
-from mlbatch.connectors.skops_file import CARD, ESTIMATOR, Expectations, load_model, save_model
+from mlbatch.connectors.skops_file import (
+    CARD,
+    ESTIMATOR,
+    WEIGHTS,
+    Expectations,
+    load_model,
+    save_model,
+)
 from mlbatch.errors import ModelIncompatible, ModelTampered, UsageError
 from mlbatch.evaluation import confusion_svg, evaluate
 from mlbatch.fitting import LabelledBatch, Plan, fit
@@ -188,6 +195,20 @@ def test_a_saved_model_answers_bit_by_bit_alike(which, request, tmp_path):
     assert np.array_equal(first.scores, second.scores)
     assert again.threshold == model.threshold
     assert again.pipeline[-1].coef_.flags.f_contiguous
+    assert isinstance(again.pipeline[-1].coef_.base, np.memmap)
+    assert not again.pipeline[-1].coef_.flags.writeable
+    assert model.pipeline[-1].coef_.flags.writeable
+
+
+def test_a_model_of_the_first_format_is_read(three, tmp_path):
+    first, second = three.model, tmp_path / "second"
+    save_model(first, second, dictionary="d")
+    skops_io.dump(first.pipeline, tmp_path / ESTIMATOR)
+    card = json.loads((second / CARD).read_text()) | {"format": 1, "files": {ESTIMATOR: ""}}
+    (tmp_path / CARD).write_text(json.dumps(card))
+    again = load_model(tmp_path, digest=redigest(tmp_path), expected=expected(first))
+    assert np.array_equal(again.pipeline[-1].coef_, first.pipeline[-1].coef_)
+    assert again.pipeline[-1].coef_.flags.f_contiguous
 
 
 @pytest.fixture
@@ -196,7 +217,7 @@ def saved(three, tmp_path):
 
 
 @bad_input(85, outcome=FAILS, says="not the registered one")
-@pytest.mark.parametrize("name", [CARD, ESTIMATOR])
+@pytest.mark.parametrize("name", [CARD, ESTIMATOR, WEIGHTS])
 def test_85_a_changed_file_is_refused(saved, name):
     digest, folder, model = saved
     with (folder / name).open("ab") as file:

@@ -31,6 +31,7 @@ def test_manifests_round_trip():
         (b" " * 50_000_001, "is refused"),
         (write_manifest((ManifestEntry("s3://other/p/0", 1, 1),)), "outside"),
         (write_manifest((ManifestEntry("s3://b/p/../0", 1, 1),)), "outside"),
+        (write_manifest((ManifestEntry("s3://b/p/0#from-row=1", 1, 1),)), "outside"),
         (write_manifest((ManifestEntry("s3://b/p/0", 1, 1),) * 2), "twice"),
         (
             write_manifest((ManifestEntry("s3://b/p/0", 1, 1),)).replace(
@@ -41,7 +42,7 @@ def test_manifests_round_trip():
     ],
     ids=[
         "31-cut-off", "31-a-list", "31-no-meta", "31-too-long", "32-another-bucket", "32-dots",
-        "31-a-file-twice", "31-wrong-sum",
+        "32-a-piece", "31-a-file-twice", "31-wrong-sum",
     ],
 )  # fmt: skip
 @bad_input(outcome=FAILS)
@@ -107,14 +108,14 @@ def storage(tmp_path):
     return FolderStorage(tmp_path)
 
 
-def unload_into(storage, tables, *, rows=None, damage=lambda entries: entries):
+def unload_into(storage, tables, *, rows=None, group_rows=None, damage=lambda entries: entries):
     def unload(prefix):
         folder = storage.path(prefix + "x").parent
         folder.mkdir(parents=True)
         entries = []
         for number, table in enumerate(tables):
             file = folder / f"{number}.parquet"
-            pq.write_table(table, file)
+            pq.write_table(table, file, row_group_size=group_rows)
             entries.append(ManifestEntry(prefix + file.name, file.stat().st_size, table.num_rows))
         (folder / "manifest").write_bytes(write_manifest(tuple(damage(entries))))
         told = sum(t.num_rows for t in tables) if rows is None else rows
@@ -131,6 +132,27 @@ EMPTY = ONE.slice(0, 0)
 def take(warehouse, storage, zone="UTC"):
     prefix = storage.prefix + "run/"
     return take_snapshot(warehouse, storage, "SELECT 1 AS a", prefix, cursor="at", zone=zone)
+
+
+@pytest.mark.parametrize(
+    ("piece_bytes", "sizes"), [(1, [3, 3, 3, 1]), (10**6, [10])], ids=["large", "small"]
+)
+def test_a_large_file_becomes_parts_of_whole_row_groups(storage, monkeypatch, piece_bytes, sizes):
+    monkeypatch.setattr("mlbatch.unloading.PIECE_BYTES", piece_bytes)
+    values = pa.table({"at": [AT] * 11, "a": range(11)})
+    warehouse = unload_into(storage, [values.slice(0, 10), values.slice(10)], group_rows=3)
+    parts = take(warehouse, storage).parts
+    assert [part.rows for part in parts] == [*sizes, 1]
+    assert [part.number for part in parts] == list(range(len(parts)))
+    read = []
+    for part in parts:
+        with storage.open(part.file_uri, etag=part.etag) as file:
+            for batch in read_part(file, part, SCHEMA, batch_rows=2):
+                read += batch.column("a").to_pylist()
+    assert read == list(range(11))
+    with storage.open(parts[0].file_uri, etag=parts[0].etag) as file:
+        again = list(read_part(file, parts[0], SCHEMA, start=1, stop=2, batch_rows=2))
+    assert [batch.column("a").to_pylist() for batch in again] == [[1]]
 
 
 def test_a_snapshot_knows_its_parts_and_highest_cursor(storage):

@@ -60,6 +60,14 @@ def test_it_is_so_with_few_columns_and_other_numbers(name):
 
 
 @pytest.mark.parametrize("name", FAST)
+def test_it_is_so_block_by_block(name, monkeypatch):
+    monkeypatch.setattr("mlbatch.text.hashing.BLOCK_CHARACTERS", 9)
+    ours, theirs = vectorisers(name)
+    for texts in (["豚汁を煮る", "", "豚汁 豚汁 トン汁", "a", "  "] * 3, ["", ""]):
+        assert_same(ours.transform(texts), theirs.transform(texts))
+
+
+@pytest.mark.parametrize("name", FAST)
 def test_the_fast_way_is_taken(name, monkeypatch):
     monkeypatch.setattr(HashingVectorizer, "transform", None)
     assert vectorisers(name)[0].transform(["豚汁を煮る"]).nnz

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+import unicodedata
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -11,7 +13,14 @@ from bad_inputs import ACCEPTED, QUARANTINED, bad_input
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlbatch.text import dictionary_fingerprint, dictionary_name, lemmas, normalise, surfaces
+from mlbatch.text import (
+    dictionary_fingerprint,
+    dictionary_name,
+    lemmas,
+    normalise,
+    surfaces,
+    tokeniser,
+)
 
 
 @bad_input(outcome=ACCEPTED)
@@ -66,6 +75,35 @@ def test_68_what_is_no_text_is_an_error():
     for value in (None, b"x", 3):
         with pytest.raises((TypeError, AttributeError)):
             normalise(value)
+
+
+WIDTHS = st.text(
+    "水ガはＡｂ１２（）！～\u3000々「」『』・ー ｶﾞﾊﾟ\u3099\u309a\u0301①㌔…々、a1", max_size=40
+)
+
+
+@settings(deadline=None)
+@given(st.text(max_size=40) | WIDTHS)
+def test_the_normal_form_is_pythons_own(text):
+    plain = unicodedata.normalize("NFKC", text).lower().replace("\0", " ")
+    assert normalise(text) == " ".join(re.sub("[\ud800-\udfff]", " ", plain).split())
+
+
+def test_what_is_normalised_by_itself_never_joins_what_stands_before_it():
+    joining = set()
+    for number in range(sys.maxunicode + 1):
+        found = unicodedata.decomposition(chr(number)).split()
+        if len(found) == 2 and "<" not in found[0]:
+            joining.add(chr(int(found[1], 16)))
+    for number in range(sys.maxunicode + 1):
+        character = chr(number)
+        is_stable = re.match(f"[{tokeniser._STABLE}]", character)
+        if is_stable or re.match(f"[{tokeniser._WIDE}]", character):
+            normal = unicodedata.normalize("NFKC", character)
+            assert len(normal) == 1
+            assert normal == character if is_stable else normal.isascii()
+            assert normal not in joining
+            assert not unicodedata.combining(normal)
 
 
 def test_lemmas_are_base_forms_of_content_words():
