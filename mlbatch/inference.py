@@ -6,26 +6,22 @@ goes through in `scoring`, what the ledger's rows mean in `ledger`.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
 from typing import TYPE_CHECKING
 
 from mlbatch.engine import PartOutcome, PartTask
 from mlbatch.errors import (
     ConservationError,
     MlbatchError,
-    ModelIncompatible,
-    ModelTampered,
     QuarantineLimitError,
     RunFailed,
-    UsageError,
 )
 from mlbatch.failpoint import reach
 from mlbatch.job import Job, required_columns
+from mlbatch.leasing import leased, table_of
 from mlbatch.ledger import (
     Lease,
     ModelPin,
@@ -35,25 +31,26 @@ from mlbatch.ledger import (
     RunState,
     Totals,
     check_conservation,
+    served,
     taken_over,
 )
 from mlbatch.nurse import Nurse
-from mlbatch.planner import Facts, Plan, Repair, Request, check_slot, decide
+from mlbatch.pinning import loader, pin_for, pinned_loader
+from mlbatch.planner import Facts, Plan, Repair, Request, check_slot, decide, with_model
 from mlbatch.project import code_digest
 from mlbatch.reporting import record, speed
 from mlbatch.scoring import Predictor, Scorer, score_part
 from mlbatch.throttle import Limits
-from mlbatch.tracking import CHAMPION, ModelVersion
+from mlbatch.tracking import CHAMPION
 from mlbatch.unloading import take_snapshot
 from mlbatch.window import advance
 
 if TYPE_CHECKING:
     from mlbatch.sink import Ledger, Sink
     from mlbatch.storage import Storage
+    from mlbatch.table import OutputTable
     from mlbatch.tools import Tools
 
-GENERATION = "g1"
-HEARTBEAT_SECONDS = 15.0
 MANY_ROWS = 20_000
 """More make several parts as a rule: workers get ready while the warehouse unloads."""
 
@@ -76,7 +73,9 @@ class Preview:
     plan: Plan
     probe: Probe | None
     """None where a run is resumed or nothing is to be done."""
-    model: ModelVersion | None
+    model: ModelPin | None
+    """What a new run would be pinned to; None where there is no model yet."""
+    champion: int | None
     rows_per_second: float | None
     """Of the last finished run."""
 
@@ -95,38 +94,52 @@ class Inference:
 def preview(job: type[Job], request: Request, tools: Tools) -> Preview:
     """Decide as `infer` would, and count, without writing anything."""
     ledger = tools.sink.ledger()
-    plan = decide(_checked(request, tools), _facts(job, ledger, tools), job.delta)
+    facts = _facts(job, ledger.serving(job.output.table.name), ledger, tools)
+    plan = decide(_checked(request, tools), facts, job.delta)
     idle = plan.resume is not None or plan.done is not None
+    champion = tools.tracking.resolve(job.name)
+    model = served(facts.runs)
+    if not idle and (champion or model):
+        model = pin_for(job, request, facts.runs, tools, CHAMPION)
+        plan = with_model(plan, facts.runs, model.version)
     return Preview(
         plan=plan,
-        probe=None if idle else _probe(job, plan, ledger, tools),
-        model=tools.tracking.resolve(job.name),
-        rows_per_second=speed(ledger.runs(job.output.table.name)),
+        probe=None if idle else _probe(job, plan, facts, tools),
+        model=model,
+        champion=champion.version if champion else None,
+        rows_per_second=speed(facts.runs),
     )
 
 
-def infer(job: type[Job], request: Request, tools: Tools, *, model: str = CHAMPION) -> Inference:
+def infer(
+    job: type[Job],
+    request: Request,
+    tools: Tools,
+    *,
+    model: str = CHAMPION,
+    generation: str | None = None,
+) -> Inference:
     """Run inference: resume what was left, else backfill, delta or full, as the plan says.
 
-    Raises Busy when another process works on the table; RunFailed when the run ended as failed;
-    whatever else is raised leaves the run unfinished, and the next call resumes it.
+    Works on the generation that serves, unless another one is named. Raises Busy when another
+    process works on it; RunFailed when the run ended as failed; whatever else is raised leaves the
+    run unfinished, and the next call resumes it.
     """
     request = _checked(request, tools)
     ledger = tools.sink.ledger()
-    way = tools.sink.prepare(job.output.table)
-    reach("before_lease")
-    lease = ledger.acquire(job.output.table.name, job.name, tools.owner, tools.new_epoch())
-    with _beating(ledger, lease):
-        try:
-            reach("after_lease")
-            plan = decide(request, _facts(job, ledger, tools), job.delta)
-            tools.notify("plan", f"{plan.kind}: {plan.reason}")
-            tools.notify("sink", way)
-            if plan.done is not None:
-                return _already_done(plan, plan.done, ledger)
-            return _carry_out(job, plan, lease, ledger, tools, model)
-        finally:
-            ledger.release(lease, tools.new_epoch())
+    with leased(job, tools, generation) as lease:
+        way = tools.sink.prepare(table_of(job, lease))
+        facts = _facts(job, lease.generation, ledger, tools)
+        plan = decide(request, facts, job.delta)
+        pin = None
+        if plan.done is None and plan.resume is None:
+            pin = pin_for(job, request, facts.runs, tools, model)
+            plan = with_model(plan, facts.runs, pin.version)
+        tools.notify("plan", f"{plan.kind}: {plan.reason}")
+        tools.notify("sink", way)
+        if plan.done is not None:
+            return _already_done(plan, plan.done, ledger)
+        return _carry_out(job, plan, facts, lease, tools, pin)
 
 
 def _checked(request: Request, tools: Tools) -> Request:
@@ -135,10 +148,10 @@ def _checked(request: Request, tools: Tools) -> Request:
     return request
 
 
-def _facts(job: type[Job], ledger: Ledger, tools: Tools) -> Facts:
+def _facts(job: type[Job], generation: str, ledger: Ledger, tools: Tools) -> Facts:
     return Facts(
-        runs=ledger.runs(job.output.table.name),
-        watermark=ledger.watermark(job.name, GENERATION),
+        runs=ledger.runs(job.output.table.name, generation),
+        watermark=ledger.watermark(job.name, generation),
         now=tools.warehouse.now(),
         code_digest=code_digest(job),
     )
@@ -149,27 +162,28 @@ def _already_done(plan: Plan, run: Run, ledger: Ledger) -> Inference:
 
 
 def _carry_out(
-    job: type[Job], plan: Plan, lease: Lease, ledger: Ledger, tools: Tools, model: str
+    job: type[Job], plan: Plan, facts: Facts, lease: Lease, tools: Tools, pin: ModelPin | None
 ) -> Inference:
-    probe = None
+    """Go on with the plan's unfinished run, or begin one with the model ``pin``."""
+    ledger, table, probe = tools.sink.ledger(), table_of(job, lease), None
     if plan.supersede is not None:
         reason = "superseded on request"
         ledger.give_up(plan.supersede, RunState.SUPERSEDED, reason, tools.new_epoch())
     if plan.resume is not None:
         run = plan.resume
-        load = _pinned_loader(job, run, tools)
+        load = pinned_loader(job, run, tools)
     else:
-        pin = _resolve(job, model, tools)
-        load = _loader(job, pin, tools)
-        probe = _probe(job, plan, ledger, tools)
+        assert pin is not None  # noqa: S101  only a run that is resumed has its own
+        load = loader(job, pin, tools)
+        probe = _probe(job, plan, facts, tools)
         if probe.rows > MANY_ROWS:
             tools.engine.warm_up()
-        run = ledger.create(lease, _new_run(job, plan, pin, probe, ledger, tools))
+        run = ledger.create(lease, _new_run(job, plan, pin, probe, facts, lease, tools))
         reach("after_create")
     try:
         run = _unload(job, run, ledger, tools)
-        seconds = _write(job, run, load, ledger, tools, resumed=plan.resume is not None)
-        run, totals = _finish(job, run, ledger, tools)
+        seconds = _write(job, run, table, load, ledger, tools, resumed=plan.resume is not None)
+        run, totals = _finish(job, run, table, ledger, tools)
     except RunFailed as error:
         with suppress(MlbatchError):
             run = ledger.give_up(
@@ -187,39 +201,12 @@ def _latest(ledger: Ledger, run: Run) -> Run:
     return found
 
 
-def _resolve(job: type[Job], wanted: str, tools: Tools) -> ModelPin:
-    version = tools.tracking.resolve(job.name, wanted)
-    if version is None:
-        message = f"{job.name} has no model {wanted!r}"
-        hint = f"train one: mlbatch run {job.name} --mode train"
-        raise UsageError(message, hint=hint)
-    return ModelPin(version.name, version.version, version.digest)
-
-
-def _loader(job: type[Job], pin: ModelPin, tools: Tools) -> Callable[[], Predictor]:
-    """Fetch the pinned model and load it once here, so that a refusal comes before any row."""
-    version = ModelVersion(pin.name, pin.version, pin.digest)
-    folder = tools.tracking.fetch(version, tools.models / pin.name / str(pin.version))
-    load = partial(tools.load_model, job, folder, pin.digest)
-    load()
-    return load
-
-
-def _pinned_loader(job: type[Job], run: Run, tools: Tools) -> Callable[[], Predictor]:
-    """The model that an unfinished run was created with, or a way out when it is no longer usable."""
-    try:
-        return _loader(job, run.new.model, tools)
-    except (ModelTampered, ModelIncompatible) as error:
-        error.hint = f"run {run.run_id} is pinned to it; --supersede starts anew with the champion"
-        raise
-
-
-def _probe(job: type[Job], plan: Plan, ledger: Ledger, tools: Tools) -> Probe:
+def _probe(job: type[Job], plan: Plan, facts: Facts, tools: Tools) -> Probe:
     view = job.features.view
     view.check_source(tools.warehouse.fetch(view.query.empty()).schema)
     for notice in view.notices:
         tools.notify("notice", notice)
-    mark = ledger.watermark(job.name, GENERATION)
+    mark = facts.watermark
     query = view.query.probe(
         plan.window,
         key=view.key,
@@ -238,10 +225,15 @@ def _probe(job: type[Job], plan: Plan, ledger: Ledger, tools: Tools) -> Probe:
 
 
 def _new_run(
-    job: type[Job], plan: Plan, pin: ModelPin, probe: Probe, ledger: Ledger, tools: Tools
+    job: type[Job],
+    plan: Plan,
+    pin: ModelPin,
+    probe: Probe,
+    facts: Facts,
+    lease: Lease,
+    tools: Tools,
 ) -> NewRun:
-    view, run_id = job.features.view, tools.new_id()
-    mark = ledger.watermark(job.name, GENERATION)
+    view, run_id, mark = job.features.view, tools.new_id(), facts.watermark
     if plan.repair is not None:
         query = _repairing(job, plan.repair, plan.watermark_high)
     else:
@@ -257,13 +249,13 @@ def _new_run(
         run_id=run_id,
         job=job.name,
         output_table=job.output.table.name,
-        generation=GENERATION,
+        generation=lease.generation,
         kind=plan.kind,
         slot=plan.slot or run_id,
         model=pin,
         query_digest=view.query.fingerprint,
         query=query,
-        job_code_digest=code_digest(job),
+        job_code_digest=facts.code_digest,
         code_version=tools.code_version,
         watermark_low=mark.value if mark else None,
         watermark_high=plan.watermark_high,
@@ -305,6 +297,7 @@ def _unload(job: type[Job], run: Run, ledger: Ledger, tools: Tools) -> Run:
 def _write(
     job: type[Job],
     run: Run,
+    table: OutputTable,
     load: Callable[[], Predictor],
     ledger: Ledger,
     tools: Tools,
@@ -314,7 +307,7 @@ def _write(
     if run.state is RunState.PLANNED:
         run = ledger.advance(run, RunState.WRITING)
     waiting = [PartTask(part.number) for part in ledger.parts(run.run_id) if not part.is_complete]
-    work = PartWorker(job, run, tools.sink, tools.storage, load, tools.limits)
+    work = PartWorker(job, run, table, tools.sink, tools.storage, load, tools.limits)
     nurse = Nurse(run.run_id, ledger, tools.notify)
     seconds: dict[str, float] = {}
     for outcome in tools.engine.run(work, waiting, nurse.on_death, isolated=resumed):
@@ -330,6 +323,8 @@ class PartWorker:
 
     job: type[Job]
     run: Run
+    table: OutputTable
+    """The run's generation, under the name that it has as long as the lease is held."""
     sink: Sink
     storage: Storage
     load: Callable[[], Predictor]
@@ -338,7 +333,7 @@ class PartWorker:
     def __call__(self, task: PartTask) -> PartOutcome:
         """Score one part."""
         scorer = Scorer(self.job, self.load(), self.run.new.model, self.run.run_no)
-        with self.sink.session(self.job.output.table, self.run) as session:
+        with self.sink.session(self.table, self.run) as session:
             return score_part(task, session, self.storage, scorer, limits=self.limits)
 
 
@@ -351,15 +346,17 @@ def _check_limit(job: type[Job], run: Run, ledger: Ledger, tools: Tools) -> None
         raise QuarantineLimitError(message, hint=hint)
 
 
-def _finish(job: type[Job], run: Run, ledger: Ledger, tools: Tools) -> tuple[Run, Totals]:
+def _finish(
+    job: type[Job], run: Run, table: OutputTable, ledger: Ledger, tools: Tools
+) -> tuple[Run, Totals]:
     reach("before_verify")
     run = _latest(ledger, run)
     if run.state is RunState.WRITING:
         run = ledger.advance(run, RunState.VERIFYING)
     totals = check_conservation(ledger.parts(run.run_id))
-    _check_table(job, run, totals, tools)
+    _check_table(table, run, totals, tools)
     reach("before_finish")
-    mark = ledger.watermark(job.name, GENERATION)
+    mark = ledger.watermark(job.name, run.new.generation)
     moved = mark
     if run.new.kind is not RunKind.REPAIR:
         moved = advance(mark, run.new.watermark_high, run.highest_cursor)
@@ -368,32 +365,13 @@ def _finish(job: type[Job], run: Run, ledger: Ledger, tools: Tools) -> tuple[Run
     return done, totals
 
 
-def _check_table(job: type[Job], run: Run, totals: Totals, tools: Tools) -> None:
+def _check_table(table: OutputTable, run: Run, totals: Totals, tools: Tools) -> None:
     """What the table holds of this run must be what the ledger says was written."""
-    rows, found = tools.sink.checksum(job.output.table, run.run_no)
+    rows, found = tools.sink.checksum(table, run.run_no)
     if rows != totals.written or found != totals.checksum:
         message = (
-            f"{job.output.table.name} holds {rows} rows of run {run.run_id}, {totals.written} were "
+            f"{table.name} holds {rows} rows of run {run.run_id}, {totals.written} were "
             f"written" + ("" if rows != totals.written else ", and their checksums differ")
         )
         hint = "the same key in two parts, or somebody else writes this table"
         raise ConservationError(message, hint=hint)
-
-
-@contextmanager
-def _beating(ledger: Ledger, lease: Lease) -> Iterator[None]:
-    """Say every few seconds that the owner lives. A lost lease is found by the fence, not here."""
-    stop = threading.Event()
-
-    def beat() -> None:
-        while not stop.wait(HEARTBEAT_SECONDS):
-            with suppress(MlbatchError):
-                ledger.heartbeat(lease)
-
-    thread = threading.Thread(target=beat, name="mlbatch-heartbeat", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()

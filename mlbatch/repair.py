@@ -15,7 +15,7 @@ from mlbatch.batches import allowing_null, read_part
 from mlbatch.errors import GateRefused, UsageError
 from mlbatch.inference import Inference, infer
 from mlbatch.job import Job
-from mlbatch.ledger import RunState
+from mlbatch.ledger import Run, RunState, served
 from mlbatch.planner import Repair, Request
 from mlbatch.reconciliation import Differences, compare
 from mlbatch.scoring import cursor_in_utc
@@ -48,24 +48,22 @@ def reconcile(
     Predictions whose row vanished from the source are removed, if they are no more than
     ``max_deletes`` (one in a hundred rows by default); else GateRefused, and nothing is changed.
     """
-    _require_quiet(job, tools)
-    champion = tools.tracking.resolve(job.name)
+    model = served(_quiet_runs(job, tools))
     table = tools.sink.rows(job.output.table).read_all()
-    found = compare(
-        _source(job, tools), table, job.output.table.key, champion.version if champion else None
-    )
+    source = source_rows(job, tools)
+    live = source.filter(source["alive"]).drop_columns(["alive"])
+    found = compare(live, table, job.output.table.key, model.version if model else None)
     if dry_run or not (found.wanting or found.gone):
         return Reconciled(found, None)
     limit = int(found.table_rows * DELETE_SHARE) if max_deletes is None else max_deletes
     _check_deletes(job, found, limit)
-    return Reconciled(found, infer(job, _request(found), tools))
+    return Reconciled(found, infer(job, mending(found), tools))
 
 
 def retry(job: type[Job], tools: Tools) -> Inference | None:
     """Predict again what the last finished run set aside; None where it set nothing aside."""
-    _require_quiet(job, tools)
     ledger = tools.sink.ledger()
-    done = [r for r in ledger.runs(job.output.table.name) if r.state is RunState.DONE]
+    done = [run for run in _quiet_runs(job, tools) if run.state is RunState.DONE]
     rows = ledger.quarantined(done[0].run_id, MAX_KEYS) if done else ()
     keys = tuple(key for row in rows if (key := _parsed(row.key, job)) is not None)
     if not keys:
@@ -74,17 +72,20 @@ def retry(job: type[Job], tools: Tools) -> Inference | None:
     return infer(job, Request(repair=Repair(keys, (), reason)), tools)
 
 
-def _require_quiet(job: type[Job], tools: Tools) -> None:
-    unfinished = [
-        r for r in tools.sink.ledger().runs(job.output.table.name) if not r.state.is_terminal
-    ]
+def _quiet_runs(job: type[Job], tools: Tools) -> tuple[Run, ...]:
+    """Runs of the generation that serves, none of them unfinished."""
+    ledger, table = tools.sink.ledger(), job.output.table.name
+    tools.sink.settle(table)
+    runs = ledger.runs(table, ledger.serving(table))
+    unfinished = [run for run in runs if not run.state.is_terminal]
     if unfinished:
-        message = f"run {unfinished[0].run_id} of {job.output.table.name} is unfinished"
+        message = f"run {unfinished[0].run_id} of {table} is unfinished"
         raise UsageError(message, hint=f"finish it first: mlbatch run {job.name} --mode infer")
+    return runs
 
 
-def _source(job: type[Job], tools: Tools) -> pa.Table:
-    """Key and time of every live row, read as features are: by an unload."""
+def source_rows(job: type[Job], tools: Tools) -> pa.Table:
+    """Key, ``source_at`` and ``alive`` of every row, read as features are: by an unload."""
     view = job.features.view
     columns = [*view.key, str(view.cursor), *([view.tombstone] if view.tombstone else [])]
     select = view.query.windowed(
@@ -93,14 +94,16 @@ def _source(job: type[Job], tools: Tools) -> pa.Table:
     prefix = f"{tools.storage.prefix}mlbatch/{job.name}/_reconcile/{tools.new_id()}/"
     snapshot = take_snapshot(tools.warehouse, tools.storage, select, prefix)
     schema = allowing_null(pa.schema([view.column(name).field for name in columns]))
-    rows = _read(snapshot, tools, schema)
-    if view.tombstone:
-        rows = rows.filter(pc.is_null(rows[view.tombstone]))
+    rows = read_snapshot(snapshot, tools, schema)
     at = cursor_in_utc(rows[str(view.cursor)].combine_chunks(), view.zone)
-    return rows.select(list(view.key)).append_column("source_at", at)
+    everyone = pa.repeat(pa.scalar(value=True), rows.num_rows)
+    alive = pc.is_null(rows[view.tombstone]) if view.tombstone else everyone
+    found = rows.select(list(view.key)).append_column("source_at", at)
+    return found.append_column("alive", alive)
 
 
-def _read(snapshot: Snapshot, tools: Tools, schema: pa.Schema) -> pa.Table:
+def read_snapshot(snapshot: Snapshot, tools: Tools, schema: pa.Schema) -> pa.Table:
+    """All rows of a snapshot, in memory."""
     batches: list[pa.RecordBatch] = []
     for part in snapshot.parts:
         with tools.storage.open(part.uri, etag=part.etag) as file:
@@ -121,7 +124,8 @@ def _check_deletes(job: type[Job], found: Differences, limit: int) -> None:
         raise UsageError(message, hint=hint)
 
 
-def _request(found: Differences) -> Request:
+def mending(found: Differences) -> Request:
+    """The run that sets right what was found."""
     counts = {
         "missing": found.missing,
         "stale": found.stale,

@@ -9,7 +9,6 @@ import click
 
 from mlbatch.cli.session import Session
 from mlbatch.errors import ExitCode
-from mlbatch.inference import GENERATION
 from mlbatch.ledger import RunState, Totals
 
 if TYPE_CHECKING:
@@ -66,11 +65,24 @@ def _served(job: type[Job], tools: Tools) -> list[str]:
     ledger = tools.sink.ledger()
     score = champion.metrics.get("f1_macro") if champion else None
     model = f"v{champion.version}, macro F1 {score:.3f}" if champion and score else "none yet"
-    lines = [f"Model   {model}"]
+    lines = [f"Model   {model}", *_generations(job, ledger)]
     for run in ledger.runs(job.output.table.name)[:LAST_RUNS]:
         lines.append(f"Run     {_run_line(run, ledger)}")
         lines += [f"        quarantined {row}" for row in ledger.quarantined(run.run_id, LAST_RUNS)]
     return lines
+
+
+def _generations(job: type[Job], ledger: Ledger) -> list[str]:
+    table = job.output.table.name
+    active = ledger.active(table)
+    if active is None:
+        return []
+    lines = [f"Serves  {table}: generation {active.generation}, model v{active.model_version}"]
+    return lines + [
+        f"        {generation.name}: {generation.state}, model v{generation.model_version}"
+        for generation in ledger.generations(table)
+        if generation.name != active.generation
+    ]
 
 
 def _run_line(run: Run, ledger: Ledger) -> str:
@@ -100,8 +112,9 @@ def status_command(profile: str | None, as_json: bool) -> int:  # noqa: FBT001
 
 
 def _status(job: type[Job], ledger: Ledger) -> dict[str, Any]:
-    runs = ledger.runs(job.output.table.name)
-    mark = ledger.watermark(job.name, GENERATION)
+    serving = ledger.serving(job.output.table.name)
+    runs = ledger.runs(job.output.table.name, serving)
+    mark = ledger.watermark(job.name, serving)
     return {
         "job": job.name,
         "run": runs[0].run_id if runs else None,

@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event, inspect
 from sqlalchemy.exc import DBAPIError
 
 from mlbatch.checksum import checksum
+from mlbatch.connectors.database.generation_store import begin_switch, end_switch, renames
 from mlbatch.connectors.database.ledger_on_demand import LedgerOnDemand
-from mlbatch.connectors.database.migration import migrate
+from mlbatch.connectors.database.migration import drop_beside, migrate
 from mlbatch.connectors.database.part_rows import (
     move_values,
     part_state,
@@ -32,7 +33,7 @@ from mlbatch.connectors.database.rows import to_arrow
 from mlbatch.connectors.database.tables import storable
 from mlbatch.errors import Fenced, MlbatchError, RunFailed, TemporaryError
 from mlbatch.failpoint import reach
-from mlbatch.ledger import BatchCommit, PartState, Run, taken_over
+from mlbatch.ledger import BatchCommit, Lease, PartState, Run, taken_over
 from mlbatch.sql import quote_identifier
 from mlbatch.table import OutputTable
 from mlbatch.throttle import Pressure
@@ -71,6 +72,33 @@ class SqliteSink:
             finally:
                 connection.close()
 
+    def settle(self, output_table: str) -> None:
+        """See `mlbatch.sink.Sink.settle`; here a switch is one transaction, so none is half done."""
+
+    def swap(self, old: Lease, new: Lease) -> None:
+        """See `mlbatch.sink.Sink.swap`."""
+        database = SqliteDatabase(self.path)
+        with database.writing() as connection:
+            begin_switch(connection, old, new)
+            reach("before_rename")
+            for name, becomes in renames(old, new):
+                _rename(connection, name, becomes)
+            reach("after_rename")
+            end_switch(connection, old.output_table, database.now())
+        reach("after_active")
+
+    def holds(self, table: str) -> bool:
+        """See `mlbatch.sink.Sink.holds`."""
+        if not self.path.exists():
+            return False
+        with SqliteDatabase(self.path).reading() as connection:
+            return inspect(connection).has_table(table)
+
+    def drop(self, lease: Lease) -> None:
+        """See `mlbatch.sink.Sink.drop`."""
+        with SqliteDatabase(self.path).writing() as connection:
+            drop_beside(connection, lease)
+
     def checksum(self, table: OutputTable, run_no: int) -> tuple[int, int]:
         """See `mlbatch.sink.Sink.checksum`."""
         rows = total = 0
@@ -97,6 +125,16 @@ class SqliteSink:
             connection.close()
 
 
+def _rename(connection: Connection, name: str, becomes: str) -> None:
+    # Otherwise SQLite would make the readers' views follow the table instead of the name.
+    connection.exec_driver_sql("PRAGMA legacy_alter_table = ON")
+    try:
+        told = f"ALTER TABLE {quote_identifier(name)} RENAME TO {quote_identifier(becomes)}"
+        connection.exec_driver_sql(told)
+    finally:
+        connection.exec_driver_sql("PRAGMA legacy_alter_table = OFF")
+
+
 def _connect(path: Path) -> sqlite3.Connection:
     # A worker's session is used by one thread after another, never by two at once.
     connection = sqlite3.connect(
@@ -108,7 +146,7 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 class SqliteDatabase:
-    """`mlbatch.connectors.database.ledger_store.Database` over one file."""
+    """`mlbatch.connectors.database.generation_store.Database` over one file."""
 
     def __init__(self, path: Path) -> None:
         """The file is made when it is missing; its folder must be writable."""

@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
-from sqlalchemy import MetaData, inspect
+from sqlalchemy import MetaData, Table, inspect
 
+from mlbatch.connectors.database.generation_store import check_held
 from mlbatch.connectors.database.tables import output_table
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
+    from mlbatch.ledger import Lease
     from mlbatch.table import OutputTable
 
 
@@ -43,6 +45,13 @@ def migrate(connection: Connection, declared: OutputTable) -> None:
         hint = "undo the change, or declare a new table name and backfill it"
         raise declared.place.error(message, hint=hint)
     _add(context, [d for d in differences if d[0] == "add_column"])
+
+
+def drop_beside(connection: Connection, lease: Lease) -> None:
+    """Drop the table of a generation that does not serve; nothing where there is none."""
+    check_held(connection, lease)
+    if lease.beside is not None:
+        Table(lease.beside, MetaData()).drop(connection, checkfirst=True)
 
 
 _HARMLESS = ("modify_comment", "add_table_comment", "remove_table_comment")

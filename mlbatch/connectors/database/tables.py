@@ -191,6 +191,19 @@ ACTIVE = Table(
 )
 
 
+GENERATION = Table(
+    "mlbatch_generation",
+    METADATA,
+    Column("output_table", String(64), primary_key=True),
+    Column("generation", String(16), primary_key=True),
+    Column("state", String(16), nullable=False),
+    Column("model_version", BigInteger, nullable=False),
+    Column("replaced", String(16)),
+    Column("changed_at", Instant, nullable=False),
+    **STORAGE,
+)
+
+
 def output_table(declared: OutputTable, metadata: MetaData) -> Table:
     """The SQL table of an output declaration, with its comments."""
     columns = [_column(column, declared) for column in declared.all_columns]

@@ -12,12 +12,12 @@ from typing import Any
 
 import pyarrow as pa
 import pymysql
-from sqlalchemy import Connection, Engine, create_engine, text
+from sqlalchemy import Connection, Engine, create_engine, inspect, text
 
 from mlbatch.connectors.database.ledger_on_demand import LedgerOnDemand
-from mlbatch.connectors.database.migration import migrate
+from mlbatch.connectors.database.migration import drop_beside, migrate
 from mlbatch.connectors.database.rows import to_arrow
-from mlbatch.connectors.mysql import statements
+from mlbatch.connectors.mysql import statements, swapping
 from mlbatch.connectors.mysql.address import (
     LoadingConnection,
     MysqlAddress,
@@ -29,7 +29,7 @@ from mlbatch.connectors.mysql.existing import check_existing
 from mlbatch.connectors.mysql.faults import translated
 from mlbatch.connectors.mysql.session import MysqlPartSession, way_into
 from mlbatch.connectors.mysql.statements import Way
-from mlbatch.ledger import Run
+from mlbatch.ledger import Lease, Run
 from mlbatch.table import OutputTable
 
 FETCH_ROWS = 10_000
@@ -79,6 +79,26 @@ class MysqlSink:
         finally:
             session.close()
 
+    def settle(self, output_table: str) -> None:
+        """See `mlbatch.sink.Sink.settle`."""
+        active = self.ledger().active(output_table)
+        if active is not None and active.switching is not None:
+            swapping.settle(self.address, MysqlDatabase(self.address), output_table)
+
+    def swap(self, old: Lease, new: Lease) -> None:
+        """See `mlbatch.sink.Sink.swap`."""
+        swapping.swap(self.address, MysqlDatabase(self.address), old, new)
+
+    def holds(self, table: str) -> bool:
+        """See `mlbatch.sink.Sink.holds`."""
+        with MysqlDatabase(self.address).reading() as connection:
+            return inspect(connection).has_table(table)
+
+    def drop(self, lease: Lease) -> None:
+        """See `mlbatch.sink.Sink.drop`."""
+        with MysqlDatabase(self.address).writing() as connection:
+            drop_beside(connection, lease)
+
     def checksum(self, table: OutputTable, run_no: int) -> tuple[int, int]:
         """See `mlbatch.sink.Sink.checksum`; the server adds up, no row is read back."""
         with (
@@ -123,7 +143,7 @@ def _streaming(connection: LoadingConnection) -> Iterator[Any]:
 
 
 class MysqlDatabase:
-    """`mlbatch.connectors.database.ledger_store.Database` over one server."""
+    """`mlbatch.connectors.database.generation_store.Database` over one server."""
 
     def __init__(self, address: MysqlAddress) -> None:
         """Nothing is opened yet."""
