@@ -35,7 +35,7 @@ from mlbatch.ledger import (
     taken_over,
 )
 from mlbatch.nurse import Nurse
-from mlbatch.pinning import loader, pin_for, pinned_loader
+from mlbatch.pinning import first_loader, pin_for, pinned_loader
 from mlbatch.planner import Facts, Plan, Repair, Request, check_slot, decide, with_model
 from mlbatch.project import code_digest
 from mlbatch.reporting import record, speed
@@ -95,13 +95,11 @@ def preview(job: type[Job], request: Request, tools: Tools) -> Preview:
     """Decide as `infer` would, and count, without writing anything."""
     ledger = tools.sink.ledger()
     facts = _facts(job, ledger.serving(job.output.table.name), ledger, tools)
-    plan = decide(_checked(request, tools), facts, job.delta)
-    idle = plan.resume is not None or plan.done is not None
     champion = tools.tracking.resolve(job.name)
-    model = served(facts.runs)
-    if not idle and (champion or model):
-        model = pin_for(job, request, facts.runs, tools, CHAMPION)
-        plan = with_model(plan, facts.runs, model.version)
+    plan = decide(_checked(request, tools), facts, job.delta)
+    model, idle = served(facts.runs), not plan.is_new
+    if plan.is_new and (champion or model):
+        plan, model = _with_pin(job, plan, request, facts, tools, CHAMPION)
     return Preview(
         plan=plan,
         probe=None if idle else _probe(job, plan, facts, tools),
@@ -125,21 +123,26 @@ def infer(
     process works on it; RunFailed when the run ended as failed; whatever else is raised leaves the
     run unfinished, and the next call resumes it.
     """
-    request = _checked(request, tools)
-    ledger = tools.sink.ledger()
+    request, ledger, pin = _checked(request, tools), tools.sink.ledger(), None
     with leased(job, tools, generation) as lease:
-        way = tools.sink.prepare(table_of(job, lease))
+        like = job.output.table.name if lease.beside else None
+        way = tools.sink.prepare(table_of(job, lease), like)
         facts = _facts(job, lease.generation, ledger, tools)
         plan = decide(request, facts, job.delta)
-        pin = None
-        if plan.done is None and plan.resume is None:
-            pin = pin_for(job, request, facts.runs, tools, model)
-            plan = with_model(plan, facts.runs, pin.version)
+        if plan.is_new:
+            plan, pin = _with_pin(job, plan, request, facts, tools, model)
         tools.notify("plan", f"{plan.kind}: {plan.reason}")
         tools.notify("sink", way)
         if plan.done is not None:
             return _already_done(plan, plan.done, ledger)
         return _carry_out(job, plan, facts, lease, tools, pin)
+
+
+def _with_pin(
+    job: type[Job], plan: Plan, request: Request, facts: Facts, tools: Tools, wanted: str
+) -> tuple[Plan, ModelPin]:
+    pin = pin_for(job, request, facts.runs, tools, wanted)
+    return with_model(plan, facts.runs, pin.version), pin
 
 
 def _checked(request: Request, tools: Tools) -> Request:
@@ -169,20 +172,15 @@ def _carry_out(
     if plan.supersede is not None:
         reason = "superseded on request"
         ledger.give_up(plan.supersede, RunState.SUPERSEDED, reason, tools.new_epoch())
-    if plan.resume is not None:
-        run = plan.resume
+    if pin is None:
+        run = plan.unfinished
         load = pinned_loader(job, run, tools)
     else:
-        assert pin is not None  # noqa: S101  only a run that is resumed has its own
-        load = loader(job, pin, tools)
-        probe = _probe(job, plan, facts, tools)
-        if probe.rows > MANY_ROWS:
-            tools.engine.warm_up()
-        run = ledger.create(lease, _new_run(job, plan, pin, probe, facts, lease, tools))
-        reach("after_create")
+        load = first_loader(job, pin, facts.runs, tools)
+        run, probe = _begin(job, plan, facts, lease, tools, pin)
     try:
         run = _unload(job, run, ledger, tools)
-        seconds = _write(job, run, table, load, ledger, tools, resumed=plan.resume is not None)
+        seconds = _write(job, run, table, load, ledger, tools, resumed=pin is None)
         run, totals = _finish(job, run, table, ledger, tools)
     except RunFailed as error:
         with suppress(MlbatchError):
@@ -191,6 +189,17 @@ def _carry_out(
             )
         raise
     return Inference(plan, record(run, ledger, tools), totals, probe, seconds)
+
+
+def _begin(
+    job: type[Job], plan: Plan, facts: Facts, lease: Lease, tools: Tools, pin: ModelPin
+) -> tuple[Run, Probe]:
+    probe = _probe(job, plan, facts, tools)
+    if probe.rows > MANY_ROWS:
+        tools.engine.warm_up()
+    run = tools.sink.ledger().create(lease, _new_run(job, plan, pin, probe, facts, lease, tools))
+    reach("after_create")
+    return run, probe
 
 
 def _latest(ledger: Ledger, run: Run) -> Run:
@@ -233,18 +242,7 @@ def _new_run(
     lease: Lease,
     tools: Tools,
 ) -> NewRun:
-    view, run_id, mark = job.features.view, tools.new_id(), facts.watermark
-    if plan.repair is not None:
-        query = _repairing(job, plan.repair, plan.watermark_high)
-    else:
-        query = view.query.windowed(
-            plan.window,
-            cursor=view.cursor,
-            zone=view.zone,
-            columns=required_columns(job),
-            null_cursor=view.null_cursor,
-            newest_of=view.key if probe.duplicates else None,
-        )
+    run_id, mark = tools.new_id(), facts.watermark
     return NewRun(
         run_id=run_id,
         job=job.name,
@@ -253,12 +251,26 @@ def _new_run(
         kind=plan.kind,
         slot=plan.slot or run_id,
         model=pin,
-        query_digest=view.query.fingerprint,
-        query=query,
+        query_digest=job.features.view.query.fingerprint,
+        query=_query(job, plan, probe),
         job_code_digest=facts.code_digest,
         code_version=tools.code_version,
         watermark_low=mark.value if mark else None,
         watermark_high=plan.watermark_high,
+    )
+
+
+def _query(job: type[Job], plan: Plan, probe: Probe) -> str:
+    view = job.features.view
+    if plan.repair is not None:
+        return _repairing(job, plan.repair, plan.watermark_high)
+    return view.query.windowed(
+        plan.window,
+        cursor=view.cursor,
+        zone=view.zone,
+        columns=required_columns(job),
+        null_cursor=view.null_cursor,
+        newest_of=view.key if probe.duplicates else None,
     )
 
 

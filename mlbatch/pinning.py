@@ -79,6 +79,18 @@ def loader(job: type[Job], pin: ModelPin, tools: Tools) -> Callable[[], Predicto
     return load
 
 
+def first_loader(
+    job: type[Job], pin: ModelPin, runs: tuple[Run, ...], tools: Tools
+) -> Callable[[], Predictor]:
+    """The model of a new run; where the table's own is no longer usable, the way to another one."""
+    try:
+        return loader(job, pin, tools)
+    except (ModelTampered, ModelIncompatible) as error:
+        if served(runs) is not None:
+            error.hint = f"{error.hint or 'train another model'}; then {ways(job)}"
+        raise
+
+
 def pinned_loader(job: type[Job], run: Run, tools: Tools) -> Callable[[], Predictor]:
     """The model that an unfinished run was created with, or a way out when it is no longer usable."""
     try:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from mlbatch.errors import UsageError
+from mlbatch.errors import MlbatchError, UsageError
 from mlbatch.ledger import Run, RunKind, RunState, served
 from mlbatch.window import Window, utc
 
@@ -70,6 +70,19 @@ class Plan:
     """The unfinished run to give up first."""
     done: Run | None = None
     """The run that already did this slot: nothing is to be done."""
+
+    @property
+    def is_new(self) -> bool:
+        """Whether a run begins, which needs a model and a query of its own."""
+        return self.resume is None and self.done is None
+
+    @property
+    def unfinished(self) -> Run:
+        """The run to go on with; there must be one."""
+        if self.resume is None:
+            message = f"the plan {self.kind} resumes no run"
+            raise MlbatchError(message)
+        return self.resume
 
 
 def decide(request: Request, facts: Facts, delta: Delta) -> Plan:

@@ -150,10 +150,11 @@ class Sink(Protocol):
         """What answers there, in a few words, for `mlbatch doctor`."""
         ...
 
-    def prepare(self, table: OutputTable) -> str:
+    def prepare(self, table: OutputTable, like: str | None = None) -> str:
         """Make the output table, or check that the one there fits its declaration.
 
-        Returns in a few words how rows will be written.
+        One that is made gets the indexes of the table ``like``, which people may have added for
+        its readers. Returns in a few words how rows will be written.
         """
         ...
 

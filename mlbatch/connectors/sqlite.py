@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -52,10 +53,13 @@ class SqliteSink:
         """See `mlbatch.sink.Sink.about`."""
         return f"SQLite {sqlite3.sqlite_version} in {self.path}"
 
-    def prepare(self, table: OutputTable) -> str:
+    def prepare(self, table: OutputTable, like: str | None = None) -> str:
         """See `mlbatch.sink.Sink.prepare`."""
         with SqliteDatabase(self.path).writing() as connection:
+            there = set(inspect(connection).get_table_names())
             migrate(connection, table)
+            if like in there and table.name not in there:
+                _copy_indexes(connection, table.name, like)
         return f"upserts into {self.path.name}"
 
     def ledger(self) -> LedgerOnDemand:
@@ -123,6 +127,18 @@ class SqliteSink:
                 yield to_arrow(rows, table.schema)
         finally:
             connection.close()
+
+
+def _copy_indexes(connection: Connection, name: str, like: str) -> None:
+    """Those of whole columns; their names are the file's, so each generation has its own."""
+    for index in inspect(connection).get_indexes(like):
+        columns = index["column_names"]
+        if all(columns) and not index["unique"]:
+            base = re.sub(r"__g[0-9]+$", "", str(index["name"]))
+            told = quote_identifier(f"{base}__{name.rpartition('__')[2]}")
+            names = ", ".join(quote_identifier(str(column)) for column in columns)
+            statement = f"CREATE INDEX {told} ON {quote_identifier(name)} ({names})"
+            connection.exec_driver_sql(statement)
 
 
 def _rename(connection: Connection, name: str, becomes: str) -> None:

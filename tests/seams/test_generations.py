@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 
 import pyarrow as pa
 import pytest
+from sqlalchemy import inspect
 from toy.job import Mood
 
 from mlbatch import failpoint
@@ -195,6 +196,21 @@ def test_what_never_served_is_dropped(ready):
     ready.drop(old)
     assert (ready.holds("mood"), ready.holds("mood__g2")) == (True, False)
     assert states(ready) == {"g2": (GenerationState.ABANDONED, None)}
+
+
+def test_indexes_for_readers_come_along(sink):
+    sink.prepare(TABLE)
+    database = sink.ledger()._database
+    with database.writing() as connection:
+        connection.exec_driver_sql("CREATE INDEX by_label ON mood (label, score)")
+    for name in ("mood__g2", "mood__g3"):
+        for _ in range(2):
+            sink.prepare(replace(TABLE, name=name), "mood")
+        with database.reading() as connection:
+            (index,) = inspect(connection).get_indexes(name)
+        assert (index["column_names"], bool(index["unique"])) == (["label", "score"], False)
+    sink.prepare(replace(TABLE, name="mood__g4"), "nowhere")
+    assert sink.holds("mood__g4")
 
 
 def test_views_of_the_declared_name_follow_the_name(tmp_path):

@@ -115,20 +115,8 @@ class LedgerStore(GenerationStore):
                 select(LEASE).where(LEASE.c.output_table == new.output_table).with_for_update(),
             )
             _hold(connection, lease, new.run_id)
-            last = connection.scalar(
-                select(func.max(RUN.c.run_no)).where(RUN.c.output_table == new.output_table)
-            )
-            same_slot = connection.scalar(
-                select(func.count()).where(
-                    RUN.c.job == new.job,
-                    RUN.c.generation == new.generation,
-                    RUN.c.kind == new.kind.value,
-                    RUN.c.slot == new.slot,
-                )
-            )
             values = _new_values(new) | {
-                "run_no": (last or 0) + 1,
-                "retry_no": same_slot or 0,
+                **_numbers(connection, new),
                 "state": RunState.CREATED.value,
                 "epoch": lease.epoch,
                 "attempts": 0,
@@ -278,6 +266,21 @@ def _new_values(new: NewRun) -> dict[str, object]:
     values = asdict(new)
     pin = values.pop("model")
     return values | {column: pin[name] for column, name in _PIN.items()} | {"kind": new.kind.value}
+
+
+def _numbers(connection: Connection, new: NewRun) -> dict[str, int]:
+    last = connection.scalar(
+        select(func.max(RUN.c.run_no)).where(RUN.c.output_table == new.output_table)
+    )
+    same_slot = connection.scalar(
+        select(func.count()).where(
+            RUN.c.job == new.job,
+            RUN.c.generation == new.generation,
+            RUN.c.kind == new.kind.value,
+            RUN.c.slot == new.slot,
+        )
+    )
+    return {"run_no": (last or 0) + 1, "retry_no": same_slot or 0}
 
 
 def _run(row: RowMapping) -> Run:

@@ -60,7 +60,9 @@ _HARMLESS = ("modify_comment", "add_table_comment", "remove_table_comment")
 def _is_harmless(difference: tuple[Any, ...]) -> bool:
     # A column that was added to existing rows allows NULL although its declaration does not.
     was_added = difference[0] == "modify_nullable" and bool(difference[5])
-    return was_added or difference[0] in _HARMLESS
+    # An index changes no answer, unless it is unique and refuses rows.
+    is_for_readers = difference[0] == "remove_index" and not difference[1].unique
+    return was_added or is_for_readers or difference[0] in _HARMLESS
 
 
 def _flat(differences: list[Any]) -> Any:  # noqa: ANN401  alembic nests column changes in lists

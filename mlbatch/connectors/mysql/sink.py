@@ -54,9 +54,12 @@ class MysqlSink:
         secure = "TLS, name checked" if self.address.verify_tls else "in the clear"
         return f"{server} at {self.address}, {secure}, writes by {way}"
 
-    def prepare(self, table: OutputTable) -> str:
+    def prepare(self, table: OutputTable, like: str | None = None) -> str:
         """See `mlbatch.sink.Sink.prepare`."""
         with MysqlDatabase(self.address).writing() as connection:
+            there = set(inspect(connection).get_table_names())
+            if like in there and table.name not in there:
+                connection.exec_driver_sql(statements.create_like(table.name, like))
             check_existing(connection, table)
             migrate(connection, table)
         return str(self.way(table))
