@@ -34,6 +34,8 @@ PLACES = (
     "after_record",
 )
 """In the order in which a run reaches them."""
+SWITCH_PLACES = ("before_cut_over", "before_rename", "after_rename", "after_active")
+"""In the order in which a switch reaches them, beside those of its runs."""
 ACTIONS = ("kill", "raise", "sleep")
 SLEEP_SECONDS = 5.0
 
@@ -42,9 +44,11 @@ class _Armed:
     def __init__(self, text: str) -> None:
         given = text.split(":") if text else ["", "", "0"]
         place, action, count = (given + ["", "kill", "1"][len(given) :])[:3]
-        if text and (place not in PLACES or action not in ACTIONS or not count.isdecimal()):
+        if text and (
+            place not in PLACES + SWITCH_PLACES or action not in ACTIONS or not count.isdecimal()
+        ):
             message = f"MLBATCH_FAILPOINT={text!r} is none: PLACE:ACTION:COUNT"
-            hint = f"places: {', '.join(PLACES)}; actions: {', '.join(ACTIONS)}"
+            hint = f"places: {', '.join(PLACES + SWITCH_PLACES)}; actions: {', '.join(ACTIONS)}"
             raise UsageError(message, hint=hint)
         self.place, self.action, self.left = place, action, int(count)
 

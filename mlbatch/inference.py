@@ -6,25 +6,21 @@ goes through in `scoring`, what the ledger's rows mean in `ledger`.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
 from typing import TYPE_CHECKING
 
 from mlbatch.engine import PartOutcome, PartTask
 from mlbatch.errors import (
     ConservationError,
     MlbatchError,
-    ModelIncompatible,
-    ModelTampered,
     RunFailed,
-    UsageError,
 )
 from mlbatch.failpoint import reach
 from mlbatch.job import Job, required_columns
+from mlbatch.leasing import leased, table_of
 from mlbatch.ledger import (
     Lease,
     ModelPin,
@@ -34,26 +30,27 @@ from mlbatch.ledger import (
     RunState,
     Totals,
     check_conservation,
+    served,
     taken_over,
 )
 from mlbatch.nurse import Nurse, PartAside, parts_aside
-from mlbatch.planner import Facts, Plan, Repair, Request, check_slot, decide
+from mlbatch.pinning import first_loader, pin_for, pinned_loader
+from mlbatch.planner import Facts, Plan, Repair, Request, check_slot, decide, with_model
 from mlbatch.project import code_digest
 from mlbatch.quarantine import set_part_aside
 from mlbatch.reporting import record, speed
 from mlbatch.scoring import Predictor, Scorer, score_part
 from mlbatch.throttle import Limits
-from mlbatch.tracking import CHAMPION, ModelVersion
+from mlbatch.tracking import CHAMPION
 from mlbatch.unloading import take_snapshot
 from mlbatch.window import advance
 
 if TYPE_CHECKING:
     from mlbatch.sink import Ledger, Sink
     from mlbatch.storage import Storage
+    from mlbatch.table import OutputTable
     from mlbatch.tools import Tools
 
-GENERATION = "g1"
-HEARTBEAT_SECONDS = 15.0
 MANY_ROWS = 20_000
 """More make several parts as a rule: workers get ready while the warehouse unloads."""
 
@@ -76,7 +73,9 @@ class Preview:
     plan: Plan
     probe: Probe | None
     """None where a run is resumed or nothing is to be done."""
-    model: ModelVersion | None
+    model: ModelPin | None
+    """What a new run would be pinned to; None where there is no model yet."""
+    champion: int | None
     rows_per_second: float | None
     """Of the last finished run."""
 
@@ -97,41 +96,55 @@ class Inference:
 def preview(job: type[Job], request: Request, tools: Tools) -> Preview:
     """Decide as `infer` would, and count, without writing anything."""
     ledger = tools.sink.ledger()
-    plan = decide(_checked(request, tools), _facts(job, ledger, tools), job.delta)
-    idle = plan.resume is not None or plan.done is not None
+    facts = _facts(job, ledger.serving(job.output.table.name), ledger, tools)
+    champion = tools.tracking.resolve(job.name)
+    plan = decide(_checked(request, tools), facts, job.delta)
+    model, idle = served(facts.runs), not plan.is_new
+    if plan.is_new and (champion or model):
+        plan, model = _with_pin(job, plan, request, facts, tools, CHAMPION)
     return Preview(
         plan=plan,
-        probe=None if idle else _probe(job, plan, ledger, tools),
-        model=tools.tracking.resolve(job.name),
-        rows_per_second=speed(ledger.runs(job.output.table.name)),
+        probe=None if idle else _probe(job, plan, facts, tools),
+        model=model,
+        champion=champion.version if champion else None,
+        rows_per_second=speed(facts.runs),
     )
 
 
-def infer(job: type[Job], request: Request, tools: Tools, *, model: str = CHAMPION) -> Inference:
+def infer(
+    job: type[Job],
+    request: Request,
+    tools: Tools,
+    *,
+    model: str = CHAMPION,
+    generation: str | None = None,
+) -> Inference:
     """Run inference: resume what was left, else backfill, delta or full, as the plan says.
 
-    Raises Busy when another process works on the table; RunFailed when the run ended as failed;
-    whatever else is raised leaves the run unfinished, and the next call resumes it.
+    Works on the generation that serves, unless another one is named. Raises Busy when another
+    process works on it; RunFailed when the run ended as failed; whatever else is raised leaves the
+    run unfinished, and the next call resumes it.
     """
-    request = _checked(request, tools)
-    ledger = tools.sink.ledger()
-    way = tools.sink.prepare(job.output.table)
-    reach("before_lease")
-    lease = ledger.acquire(job.output.table.name, job.name, tools.owner, tools.new_epoch())
-    with _beating(ledger, lease):
-        try:
-            reach("after_lease")
-            plan = decide(request, _facts(job, ledger, tools), job.delta)
-            tools.notify("plan", f"{plan.kind}: {plan.reason}")
-            tools.notify("sink", way)
-            ended = _carry_out(job, plan, lease, ledger, tools, model)
-        except BaseException:
-            # What ended the run is what must be told, not that the lease cannot be given back.
-            with suppress(MlbatchError):
-                ledger.release(lease, tools.new_epoch())
-            raise
-        ledger.release(lease, tools.new_epoch())
-        return ended
+    request, ledger, pin = _checked(request, tools), tools.sink.ledger(), None
+    with leased(job, tools, generation) as lease:
+        like = job.output.table.name if lease.beside else None
+        way = tools.sink.prepare(table_of(job, lease), like)
+        facts = _facts(job, lease.generation, ledger, tools)
+        plan = decide(request, facts, job.delta)
+        if plan.is_new:
+            plan, pin = _with_pin(job, plan, request, facts, tools, model)
+        tools.notify("plan", f"{plan.kind}: {plan.reason}")
+        tools.notify("sink", way)
+        if plan.done is not None:
+            return Inference(plan, plan.done, Totals.of(ledger.parts(plan.done.run_id)), None, {})
+        return _carry_out(job, plan, facts, lease, tools, pin)
+
+
+def _with_pin(
+    job: type[Job], plan: Plan, request: Request, facts: Facts, tools: Tools, wanted: str
+) -> tuple[Plan, ModelPin]:
+    pin = pin_for(job, request, facts.runs, tools, wanted)
+    return with_model(plan, facts.runs, pin.version), pin
 
 
 def _checked(request: Request, tools: Tools) -> Request:
@@ -140,39 +153,33 @@ def _checked(request: Request, tools: Tools) -> Request:
     return request
 
 
-def _facts(job: type[Job], ledger: Ledger, tools: Tools) -> Facts:
+def _facts(job: type[Job], generation: str, ledger: Ledger, tools: Tools) -> Facts:
     return Facts(
-        runs=ledger.runs(job.output.table.name),
-        watermark=ledger.watermark(job.name, GENERATION),
+        runs=ledger.runs(job.output.table.name, generation),
+        watermark=ledger.watermark(job.name, generation),
         now=tools.warehouse.now(),
         code_digest=code_digest(job),
     )
 
 
 def _carry_out(
-    job: type[Job], plan: Plan, lease: Lease, ledger: Ledger, tools: Tools, model: str
+    job: type[Job], plan: Plan, facts: Facts, lease: Lease, tools: Tools, pin: ModelPin | None
 ) -> Inference:
-    probe = None
-    if plan.done is not None:
-        return Inference(plan, plan.done, Totals.of(ledger.parts(plan.done.run_id)), None, {})
+    """Go on with the plan's unfinished run, or begin one with the model ``pin``."""
+    ledger, table, probe = tools.sink.ledger(), table_of(job, lease), None
     if plan.supersede is not None:
         reason = "superseded on request"
         ledger.give_up(plan.supersede, RunState.SUPERSEDED, reason, tools.new_epoch())
-    if plan.resume is not None:
-        run = plan.resume
-        load = _pinned_loader(job, run, tools)
+    if pin is None:
+        run = plan.unfinished
+        load = pinned_loader(job, run, tools)
     else:
-        pin = _resolve(job, model, tools)
-        load = _loader(job, pin, tools)
-        probe = _probe(job, plan, ledger, tools)
-        if probe.rows > MANY_ROWS:
-            tools.engine.warm_up()
-        run = ledger.create(lease, _new_run(job, plan, pin, probe, ledger, tools))
-        reach("after_create")
+        load = first_loader(job, pin, facts.runs, tools)
+        run, probe = _begin(job, plan, facts, lease, tools, pin)
     try:
         run = _unload(job, run, ledger, tools)
-        seconds = _write(job, run, load, ledger, tools, resumed=plan.resume is not None)
-        run, totals = _finish(job, run, ledger, tools)
+        seconds = _write(job, run, table, load, ledger, tools, resumed=pin is None)
+        run, totals = _finish(job, run, table, ledger, tools)
     except RunFailed as error:
         with suppress(MlbatchError):
             run = ledger.give_up(
@@ -183,6 +190,17 @@ def _carry_out(
     return Inference(plan, record(run, ledger, tools), totals, probe, seconds, aside)
 
 
+def _begin(
+    job: type[Job], plan: Plan, facts: Facts, lease: Lease, tools: Tools, pin: ModelPin
+) -> tuple[Run, Probe]:
+    probe = _probe(job, plan, facts, tools)
+    if probe.rows > MANY_ROWS:
+        tools.engine.warm_up()
+    run = tools.sink.ledger().create(lease, _new_run(job, plan, pin, probe, facts, lease, tools))
+    reach("after_create")
+    return run, probe
+
+
 def _latest(ledger: Ledger, run: Run) -> Run:
     """The run as it is now, if it is still ours: another's epoch must never pass for our own."""
     found = next(r for r in ledger.runs(run.new.output_table) if r.run_id == run.run_id)
@@ -191,39 +209,12 @@ def _latest(ledger: Ledger, run: Run) -> Run:
     return found
 
 
-def _resolve(job: type[Job], wanted: str, tools: Tools) -> ModelPin:
-    version = tools.tracking.resolve(job.name, wanted)
-    if version is None:
-        message = f"{job.name} has no model {wanted!r}"
-        hint = f"train one: mlbatch run {job.name} --mode train"
-        raise UsageError(message, hint=hint)
-    return ModelPin(version.name, version.version, version.digest)
-
-
-def _loader(job: type[Job], pin: ModelPin, tools: Tools) -> Callable[[], Predictor]:
-    """Fetch the pinned model and load it once here, so that a refusal comes before any row."""
-    version = ModelVersion(pin.name, pin.version, pin.digest)
-    folder = tools.tracking.fetch(version, tools.models / pin.name / str(pin.version))
-    load = partial(tools.load_model, job, folder, pin.digest)
-    load()
-    return load
-
-
-def _pinned_loader(job: type[Job], run: Run, tools: Tools) -> Callable[[], Predictor]:
-    """The model that an unfinished run was created with, or a way out when it is no longer usable."""
-    try:
-        return _loader(job, run.new.model, tools)
-    except (ModelTampered, ModelIncompatible) as error:
-        error.hint = f"run {run.run_id} is pinned to it; --supersede starts anew with the champion"
-        raise
-
-
-def _probe(job: type[Job], plan: Plan, ledger: Ledger, tools: Tools) -> Probe:
+def _probe(job: type[Job], plan: Plan, facts: Facts, tools: Tools) -> Probe:
     view = job.features.view
     view.check_source(tools.warehouse.fetch(view.query.empty()).schema)
     for notice in view.notices:
         tools.notify("notice", notice)
-    mark = ledger.watermark(job.name, GENERATION)
+    mark = facts.watermark
     query = view.query.probe(
         plan.window,
         key=view.key,
@@ -242,35 +233,43 @@ def _probe(job: type[Job], plan: Plan, ledger: Ledger, tools: Tools) -> Probe:
 
 
 def _new_run(
-    job: type[Job], plan: Plan, pin: ModelPin, probe: Probe, ledger: Ledger, tools: Tools
+    job: type[Job],
+    plan: Plan,
+    pin: ModelPin,
+    probe: Probe,
+    facts: Facts,
+    lease: Lease,
+    tools: Tools,
 ) -> NewRun:
-    view, run_id = job.features.view, tools.new_id()
-    mark = ledger.watermark(job.name, GENERATION)
-    if plan.repair is not None:
-        query = _repairing(job, plan.repair, plan.watermark_high)
-    else:
-        query = view.query.windowed(
-            plan.window,
-            cursor=view.cursor,
-            zone=view.zone,
-            columns=required_columns(job),
-            null_cursor=view.null_cursor,
-            newest_of=view.key if probe.duplicates else None,
-        )
+    run_id, mark = tools.new_id(), facts.watermark
     return NewRun(
         run_id=run_id,
         job=job.name,
         output_table=job.output.table.name,
-        generation=GENERATION,
+        generation=lease.generation,
         kind=plan.kind,
         slot=plan.slot or run_id,
         model=pin,
-        query_digest=view.query.fingerprint,
-        query=query,
-        job_code_digest=code_digest(job),
+        query_digest=job.features.view.query.fingerprint,
+        query=_query(job, plan, probe),
+        job_code_digest=facts.code_digest,
         code_version=tools.code_version,
         watermark_low=mark.value if mark else None,
         watermark_high=plan.watermark_high,
+    )
+
+
+def _query(job: type[Job], plan: Plan, probe: Probe) -> str:
+    view = job.features.view
+    if plan.repair is not None:
+        return _repairing(job, plan.repair, plan.watermark_high)
+    return view.query.windowed(
+        plan.window,
+        cursor=view.cursor,
+        zone=view.zone,
+        columns=required_columns(job),
+        null_cursor=view.null_cursor,
+        newest_of=view.key if probe.duplicates else None,
     )
 
 
@@ -309,6 +308,7 @@ def _unload(job: type[Job], run: Run, ledger: Ledger, tools: Tools) -> Run:
 def _write(
     job: type[Job],
     run: Run,
+    table: OutputTable,
     load: Callable[[], Predictor],
     ledger: Ledger,
     tools: Tools,
@@ -317,7 +317,7 @@ def _write(
 ) -> dict[str, float]:
     if run.state is RunState.PLANNED:
         run = ledger.advance(run, RunState.WRITING)
-    work = PartWorker(job, run, tools.sink, tools.storage, load, tools.limits)
+    work = PartWorker(job, run, table, tools.sink, tools.storage, load, tools.limits)
     nurse = Nurse(run, ledger, tools.notify)
     waiting = nurse.tasks()
     seconds: dict[str, float] = {}
@@ -334,6 +334,8 @@ class PartWorker:
 
     job: type[Job]
     run: Run
+    table: OutputTable
+    """The run's generation, under the name that it has as long as the lease is held."""
     sink: Sink
     storage: Storage
     load: Callable[[], Predictor]
@@ -341,22 +343,24 @@ class PartWorker:
 
     def __call__(self, task: PartTask) -> PartOutcome:
         """Score one part, or set it aside."""
-        with self.sink.session(self.job.output.table, self.run) as session:
+        with self.sink.session(self.table, self.run) as session:
             if task.surrender is not None:
                 return set_part_aside(task, session, self.storage, self.job)
             scorer = Scorer(self.job, self.load(), self.run.new.model, self.run.run_no)
             return score_part(task, session, self.storage, scorer, limits=self.limits)
 
 
-def _finish(job: type[Job], run: Run, ledger: Ledger, tools: Tools) -> tuple[Run, Totals]:
+def _finish(
+    job: type[Job], run: Run, table: OutputTable, ledger: Ledger, tools: Tools
+) -> tuple[Run, Totals]:
     reach("before_verify")
     run = _latest(ledger, run)
     if run.state is RunState.WRITING:
         run = ledger.advance(run, RunState.VERIFYING)
     totals = check_conservation(ledger.parts(run.run_id))
-    _check_table(job, run, totals, tools)
+    _check_table(table, run, totals, tools)
     reach("before_finish")
-    mark = ledger.watermark(job.name, GENERATION)
+    mark = ledger.watermark(job.name, run.new.generation)
     moved = mark
     if run.new.kind is not RunKind.REPAIR:
         moved = advance(mark, run.new.watermark_high, run.highest_cursor)
@@ -365,32 +369,13 @@ def _finish(job: type[Job], run: Run, ledger: Ledger, tools: Tools) -> tuple[Run
     return done, totals
 
 
-def _check_table(job: type[Job], run: Run, totals: Totals, tools: Tools) -> None:
+def _check_table(table: OutputTable, run: Run, totals: Totals, tools: Tools) -> None:
     """What the table holds of this run must be what the ledger says was written."""
-    rows, found = tools.sink.checksum(job.output.table, run.run_no)
+    rows, found = tools.sink.checksum(table, run.run_no)
     if rows != totals.written or found != totals.checksum:
         message = (
-            f"{job.output.table.name} holds {rows} rows of run {run.run_id}, {totals.written} were "
+            f"{table.name} holds {rows} rows of run {run.run_id}, {totals.written} were "
             f"written" + ("" if rows != totals.written else ", and their checksums differ")
         )
         hint = "the same key in two parts, or somebody else writes this table"
         raise ConservationError(message, hint=hint)
-
-
-@contextmanager
-def _beating(ledger: Ledger, lease: Lease) -> Iterator[None]:
-    """Say every few seconds that the owner lives. A lost lease is found by the fence, not here."""
-    stop = threading.Event()
-
-    def beat() -> None:
-        while not stop.wait(HEARTBEAT_SECONDS):
-            with suppress(MlbatchError):
-                ledger.heartbeat(lease)
-
-    thread = threading.Thread(target=beat, name="mlbatch-heartbeat", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()

@@ -76,6 +76,8 @@ class Limits:
     rows are not counted with those that are quarantined one by one."""
     text_characters: int = 10_000
     """Longest text a model is given; MeCab's time grows with the square of some texts."""
+    label_distance: float = 0.2
+    """Share of labels that may go to other labels when a new model takes over, by their counts."""
 
     def allows(self, quarantined: int, rows: int) -> bool:
         """Whether a run of ``rows`` rows may go on with so many of them set aside."""

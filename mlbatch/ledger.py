@@ -8,6 +8,9 @@ killed. It rests on four rules.
 3. The fence is in the part's row: every commit compares the run's epoch and the old position.
 4. Whoever takes the table over gives a fresh random epoch to the lease and to every unfinished run
    and part of that table, in one transaction; sleepers then fail at rule 3.
+
+Each generation of a table is a table in this sense, with runs, lease and watermark of its own; run
+numbers alone are counted over all of them.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from enum import StrEnum
 import pyarrow as pa
 
 from mlbatch.errors import ConservationError, Fenced, MlbatchError
+from mlbatch.generation import FIRST
 
 
 class RunKind(StrEnum):
@@ -87,6 +91,7 @@ class NewRun:
     run_id: str
     job: str
     output_table: str
+    """The declared name, whichever generation is written."""
     generation: str
     kind: RunKind
     slot: str
@@ -108,7 +113,7 @@ class Run:
 
     new: NewRun
     run_no: int
-    """Counts the runs of one output table, from 1."""
+    """Counts the runs of one output table, over all its generations, from 1."""
     state: RunState
     epoch: int
     attempts: int
@@ -227,13 +232,22 @@ class Owner:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The right to work on one output table."""
+    """The right to work on one generation of an output table."""
 
     output_table: str
+    """The declared name."""
     job: str
     epoch: int
     run_id: str | None
     owner: Owner
+    generation: str = FIRST
+    beside: str | None = None
+    """The table's own name, where the generation does not serve under the declared one."""
+
+    @property
+    def table(self) -> str:
+        """The table that the lease is for, and the lease's own name."""
+        return self.beside or self.output_table
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,3 +293,8 @@ def taken_over(what: str) -> Fenced:
     """The error of whoever finds that ``what`` carries an epoch which is not its own."""
     message = f"{what} was taken over by another process"
     return Fenced(message, hint="nothing of it is lost; the other process finishes it")
+
+
+def served(runs: tuple[Run, ...]) -> ModelPin | None:
+    """The model of the last finished run of ``runs``, newest first: what their table was made by."""
+    return next((run.new.model for run in runs if run.state is RunState.DONE), None)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from mlbatch.errors import UsageError
-from mlbatch.ledger import Run, RunKind, RunState
+from mlbatch.errors import MlbatchError, UsageError
+from mlbatch.ledger import Run, RunKind, RunState, served
 from mlbatch.window import Window, utc
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ class Request:
     """What the user asked for."""
 
     full: bool = False
+    in_place: bool = False
+    """Let another model take the place of the one that serves, row by row in the same table."""
     until: datetime | None = None
     slot: str | None = None
     supersede: bool = False
@@ -45,7 +47,7 @@ class Facts:
     """What the ledger and the warehouse say, read under the lease."""
 
     runs: tuple[Run, ...]
-    """All runs of the output table, newest first."""
+    """All runs of the output table's generation, newest first."""
     watermark: Watermark | None
     now: datetime
     """The warehouse's clock."""
@@ -68,6 +70,19 @@ class Plan:
     """The unfinished run to give up first."""
     done: Run | None = None
     """The run that already did this slot: nothing is to be done."""
+
+    @property
+    def is_new(self) -> bool:
+        """Whether a run begins, which needs a model and a query of its own."""
+        return self.resume is None and self.done is None
+
+    @property
+    def unfinished(self) -> Run:
+        """The run to go on with; there must be one."""
+        if self.resume is None:
+            message = f"the plan {self.kind} resumes no run"
+            raise MlbatchError(message)
+        return self.resume
 
 
 def decide(request: Request, facts: Facts, delta: Delta) -> Plan:
@@ -119,6 +134,28 @@ def _choose(request: Request, facts: Facts, delta: Delta) -> tuple[RunKind, Wind
     mark = f"{facts.watermark.value:%Y-%m-%d %H:%M:%S} UTC"
     reason = f"changed since the watermark {mark}, less an overlap of {spell(delta.overlap)}"
     return RunKind.DELTA, window, reason
+
+
+def with_model(plan: Plan, runs: tuple[Run, ...], version: int) -> Plan:
+    """The plan, or one that reads everything: a table is never left with rows of two models."""
+    before = served(runs)
+    if plan.kind is not RunKind.DELTA or before is None:
+        return plan
+    if before.version != version:
+        reason = f"model v{version} takes the place of v{before.version}, in place"
+    else:
+        # One that ended otherwise may have written before it did.
+        left = [run for run in _since_done(runs) if run.new.model.version != version]
+        if not left:
+            return plan
+        reason = f"run {left[0].run_id} may have left rows of model v{left[0].new.model.version}"
+    everything = Window(until=plan.window.until)
+    return replace(plan, kind=RunKind.FULL, window=everything, reason=reason)
+
+
+def _since_done(runs: tuple[Run, ...]) -> tuple[Run, ...]:
+    last = next((n for n, run in enumerate(runs) if run.state is RunState.DONE), len(runs))
+    return runs[:last]
 
 
 def spell(span: timedelta) -> str:

@@ -15,7 +15,7 @@ from mlbatch.batches import allowing_null, read_part
 from mlbatch.errors import GateRefused, UsageError
 from mlbatch.inference import Inference, infer
 from mlbatch.job import Job
-from mlbatch.ledger import RunState
+from mlbatch.ledger import ModelPin, Run, RunState, served
 from mlbatch.planner import Repair, Request
 from mlbatch.quarantine import UNREADABLE
 from mlbatch.reconciliation import Differences, compare
@@ -49,20 +49,19 @@ def reconcile(
     Predictions whose row vanished from the source are removed, if they are no more than
     ``max_deletes`` (one in a hundred rows by default); else GateRefused, and nothing is changed.
     """
-    _require_quiet(job, tools)
-    found = _compared(job, tools)
+    found = _compared(job, tools, served(_quiet_runs(job, tools)))
     if dry_run or not (found.wanting or found.gone):
         return Reconciled(found, None)
     limit = int(found.table_rows * DELETE_SHARE) if max_deletes is None else max_deletes
     _check_deletes(job, found, limit)
-    return Reconciled(found, infer(job, _request(found), tools))
+    return Reconciled(found, infer(job, mending(found), tools))
 
 
-def _compared(job: type[Job], tools: Tools) -> Differences:
-    champion = tools.tracking.resolve(job.name)
+def _compared(job: type[Job], tools: Tools, model: ModelPin | None) -> Differences:
     table = tools.sink.rows(job.output.table).read_all()
-    version = champion.version if champion else None
-    return compare(_source(job, tools), table, job.output.table.key, version)
+    source = source_rows(job, tools)
+    live = source.filter(source["alive"]).drop_columns(["alive"])
+    return compare(live, table, job.output.table.key, model.version if model else None)
 
 
 def retry(job: type[Job], tools: Tools) -> Inference | None:
@@ -71,13 +70,12 @@ def retry(job: type[Job], tools: Tools) -> Inference | None:
     Rows of a part that could not be read have no known key: they are found by comparing source and
     table. More rows than a query can name are read with everything else.
     """
-    _require_quiet(job, tools)
-    ledger = tools.sink.ledger()
-    done = [r for r in ledger.runs(job.output.table.name) if r.state is RunState.DONE]
+    ledger, quiet = tools.sink.ledger(), _quiet_runs(job, tools)
+    done = [run for run in quiet if run.state is RunState.DONE]
     rows = ledger.quarantined(done[0].run_id, MAX_KEYS + 1) if done else ()
     keys = tuple(key for row in rows if (key := _parsed(row.key, job)) is not None)
     if any(row.reason == UNREADABLE for row in rows):
-        keys = tuple(dict.fromkeys((*keys, *_compared(job, tools).wanting)))
+        keys = tuple(dict.fromkeys((*keys, *_compared(job, tools, served(quiet)).wanting)))
     if not keys:
         return None
     if max(len(rows), len(keys)) > MAX_KEYS:
@@ -86,17 +84,20 @@ def retry(job: type[Job], tools: Tools) -> Inference | None:
     return infer(job, Request(repair=Repair(keys, (), reason)), tools)
 
 
-def _require_quiet(job: type[Job], tools: Tools) -> None:
-    unfinished = [
-        r for r in tools.sink.ledger().runs(job.output.table.name) if not r.state.is_terminal
-    ]
+def _quiet_runs(job: type[Job], tools: Tools) -> tuple[Run, ...]:
+    """Runs of the generation that serves, none of them unfinished."""
+    ledger, table = tools.sink.ledger(), job.output.table.name
+    tools.sink.settle(table)
+    runs = ledger.runs(table, ledger.serving(table))
+    unfinished = [run for run in runs if not run.state.is_terminal]
     if unfinished:
-        message = f"run {unfinished[0].run_id} of {job.output.table.name} is unfinished"
+        message = f"run {unfinished[0].run_id} of {table} is unfinished"
         raise UsageError(message, hint=f"finish it first: mlbatch run {job.name} --mode infer")
+    return runs
 
 
-def _source(job: type[Job], tools: Tools) -> pa.Table:
-    """Key and time of every live row, read as features are: by an unload."""
+def source_rows(job: type[Job], tools: Tools) -> pa.Table:
+    """Key, ``source_at`` and ``alive`` of every row, read as features are: by an unload."""
     view = job.features.view
     columns = [*view.key, str(view.cursor), *([view.tombstone] if view.tombstone else [])]
     select = view.query.windowed(
@@ -105,14 +106,16 @@ def _source(job: type[Job], tools: Tools) -> pa.Table:
     prefix = f"{tools.storage.prefix}mlbatch/{job.name}/_reconcile/{tools.new_id()}/"
     snapshot = take_snapshot(tools.warehouse, tools.storage, select, prefix)
     schema = allowing_null(pa.schema([view.column(name).field for name in columns]))
-    rows = _read(snapshot, tools, schema)
-    if view.tombstone:
-        rows = rows.filter(pc.is_null(rows[view.tombstone]))
+    rows = read_snapshot(snapshot, tools, schema)
     at = cursor_in_utc(rows[str(view.cursor)].combine_chunks(), view.zone)
-    return rows.select(list(view.key)).append_column("source_at", at)
+    everyone = pa.repeat(pa.scalar(value=True), rows.num_rows)
+    alive = pc.is_null(rows[view.tombstone]) if view.tombstone else everyone
+    found = rows.select(list(view.key)).append_column("source_at", at)
+    return found.append_column("alive", alive)
 
 
-def _read(snapshot: Snapshot, tools: Tools, schema: pa.Schema) -> pa.Table:
+def read_snapshot(snapshot: Snapshot, tools: Tools, schema: pa.Schema) -> pa.Table:
+    """All rows of a snapshot, in memory."""
     batches: list[pa.RecordBatch] = []
     for part in snapshot.parts:
         with tools.storage.open(part.file_uri, etag=part.etag) as file:
@@ -133,7 +136,8 @@ def _check_deletes(job: type[Job], found: Differences, limit: int) -> None:
         raise UsageError(message, hint=hint)
 
 
-def _request(found: Differences) -> Request:
+def mending(found: Differences) -> Request:
+    """The run that sets right what was found."""
     counts = {
         "missing": found.missing,
         "stale": found.stale,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from mlbatch.generation import Active, Generation
     from mlbatch.ledger import (
         BatchCommit,
         Lease,
@@ -51,10 +52,13 @@ class PartSession(Protocol):
 class Ledger(Protocol):
     """Runs and leases of one sink."""
 
-    def acquire(self, output_table: str, job: str, owner: Owner, epoch: int) -> Lease:
-        """Take the table's lease with a fresh random ``epoch`` and fence all its unfinished runs.
+    def acquire(
+        self, output_table: str, job: str, owner: Owner, epoch: int, generation: str | None = None
+    ) -> Lease:
+        """Take the lease of a generation, or of the one that serves, and fence its unfinished runs.
 
-        Raises Busy while a live owner holds it, UsageError when another job owns the table.
+        ``epoch`` is fresh and random. Raises Busy while a live owner holds the lease, UsageError
+        when another job owns the table, TemporaryError while a switch is half done.
         """
         ...
 
@@ -67,7 +71,7 @@ class Ledger(Protocol):
         ...
 
     def create(self, lease: Lease, new: NewRun) -> Run:
-        """Insert a run under the lease, with the next run number of its table."""
+        """Insert a run under the lease, with the next run number of its table's generations."""
         ...
 
     def advance(self, run: Run, to: RunState) -> Run:
@@ -83,7 +87,10 @@ class Ledger(Protocol):
         ...
 
     def finish(self, run: Run, watermark: Watermark | None, epoch: int) -> Run:
-        """Go to DONE, move the watermark, and free the lease, in one transaction."""
+        """Go to DONE, move the watermark, and free the lease, in one transaction.
+
+        In the generation that serves, the run's model is the one that serves from now on.
+        """
         ...
 
     def give_up(self, run: Run, state: RunState, reason: str, epoch: int) -> Run:
@@ -94,8 +101,10 @@ class Ledger(Protocol):
         """Remember which tracking run tells about this run."""
         ...
 
-    def runs(self, output_table: str | None = None) -> tuple[Run, ...]:
-        """All runs, newest first."""
+    def runs(
+        self, output_table: str | None = None, generation: str | None = None
+    ) -> tuple[Run, ...]:
+        """All runs, or those of a table, or of a generation of it, newest first."""
         ...
 
     def parts(self, run_id: str) -> tuple[PartState, ...]:
@@ -122,6 +131,26 @@ class Ledger(Protocol):
         """Who holds the table's lease now."""
         ...
 
+    def active(self, output_table: str) -> Active | None:
+        """What serves under the declared name; None before a run was ever finished."""
+        ...
+
+    def serving(self, output_table: str) -> str:
+        """The generation that serves, or that will do so first."""
+        ...
+
+    def generations(self, output_table: str) -> tuple[Generation, ...]:
+        """The generations that switches made of a table, oldest first."""
+        ...
+
+    def build(self, lease: Lease, model_version: int) -> None:
+        """Note that a switch fills the lease's generation; noted before, nothing changes."""
+        ...
+
+    def abandon(self, lease: Lease) -> None:
+        """Note that the lease's generation will never serve."""
+        ...
+
 
 class Sink(Protocol):
     """A database for outputs and ledger. Picklable."""
@@ -130,10 +159,11 @@ class Sink(Protocol):
         """What answers there, in a few words, for `mlbatch doctor`."""
         ...
 
-    def prepare(self, table: OutputTable) -> str:
+    def prepare(self, table: OutputTable, like: str | None = None) -> str:
         """Make the output table, or check that the one there fits its declaration.
 
-        Returns in a few words how rows will be written.
+        One that is made gets the indexes of the table ``like``, which people may have added for
+        its readers. Returns in a few words how rows will be written.
         """
         ...
 
@@ -143,6 +173,29 @@ class Sink(Protocol):
 
     def session(self, table: OutputTable, run: Run) -> AbstractContextManager[PartSession]:
         """A private connection for one worker."""
+        ...
+
+    def settle(self, output_table: str) -> None:
+        """End a switch that was cut short, as the names of the tables tell how far it came.
+
+        Does nothing where none was. Raises Busy while another process is at it.
+        """
+        ...
+
+    def swap(self, old: Lease, new: Lease) -> None:
+        """Let the generation of ``new`` serve instead of that of ``old``: names and ledger.
+
+        Readers of the declared name see the one table or the other. Raises Fenced, and changes
+        nothing, unless both leases are held; TemporaryError where readers do not let go.
+        """
+        ...
+
+    def holds(self, table: str) -> bool:
+        """Whether there is a table of this name."""
+        ...
+
+    def drop(self, lease: Lease) -> None:
+        """Remove the table of a generation that does not serve."""
         ...
 
     def checksum(self, table: OutputTable, run_no: int) -> tuple[int, int]:

@@ -18,6 +18,7 @@ from typing import ClassVar
 import pyarrow as pa
 
 from mlbatch.declaration import Column, Place, check_name, columns_of, description_of
+from mlbatch.generation import is_beside
 
 MODEL_VERSION = Column(
     "model_version", pa.int64(), "Version of the model that made this row, in the registry."
@@ -135,4 +136,7 @@ def _check_present(name: str, table: OutputTable, columns: dict[str, Column]) ->
             raise table.place.error(message, hint=hint)
     if table.name.startswith("mlbatch_"):
         message = f"{name}: tables called mlbatch_... belong to mlbatch itself"
+        raise table.place.error(message, hint="choose another table name")
+    if is_beside(table.name):
+        message = f"{name}: tables called ...__g1, ...__g2 are generations of another table"
         raise table.place.error(message, hint="choose another table name")

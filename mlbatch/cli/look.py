@@ -9,7 +9,6 @@ import click
 
 from mlbatch.cli.session import Session
 from mlbatch.errors import ExitCode
-from mlbatch.inference import GENERATION
 from mlbatch.ledger import RunState, Totals
 from mlbatch.nurse import parts_aside
 
@@ -66,7 +65,8 @@ def _declared(job: type[Job]) -> list[str]:
 def _served(job: type[Job], tools: Tools) -> list[str]:
     champion = tools.tracking.resolve(job.name)
     ledger = tools.sink.ledger()
-    lines = [f"Model   {_champion_line(champion) if champion else 'none yet'}"]
+    model = _champion_line(champion) if champion else "none yet"
+    lines = [f"Model   {model}", *_generations(job, ledger)]
     for run in ledger.runs(job.output.table.name)[:LAST_RUNS]:
         lines.append(f"Run     {_run_line(run, ledger)}")
         lines += [f"        {part}" for part in parts_aside(run.run_id, ledger)]
@@ -77,6 +77,19 @@ def _served(job: type[Job], tools: Tools) -> list[str]:
 def _champion_line(champion: ModelVersion) -> str:
     score = champion.metrics.get("f1_macro")
     return f"v{champion.version}" + ("" if score is None else f", macro F1 {score:.3f}")
+
+
+def _generations(job: type[Job], ledger: Ledger) -> list[str]:
+    table = job.output.table.name
+    active = ledger.active(table)
+    if active is None:
+        return []
+    lines = [f"Serves  {table}: generation {active.generation}, model v{active.model_version}"]
+    return lines + [
+        f"        {generation.name}: {generation.state}, model v{generation.model_version}"
+        for generation in ledger.generations(table)
+        if generation.name != active.generation
+    ]
 
 
 def _run_line(run: Run, ledger: Ledger) -> str:
@@ -106,8 +119,9 @@ def status_command(profile: str | None, as_json: bool) -> int:  # noqa: FBT001
 
 
 def _status(job: type[Job], ledger: Ledger) -> dict[str, Any]:
-    runs = ledger.runs(job.output.table.name)
-    mark = ledger.watermark(job.name, GENERATION)
+    serving = ledger.serving(job.output.table.name)
+    runs = ledger.runs(job.output.table.name, serving)
+    mark = ledger.watermark(job.name, serving)
     return {
         "job": job.name,
         "run": runs[0].run_id if runs else None,

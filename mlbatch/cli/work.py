@@ -36,6 +36,7 @@ def _instant(_: click.Context, __: click.Parameter, value: str | None) -> dateti
 
 _REQUEST_OPTIONS = (
     click.option("--full", is_flag=True, help="Read everything again, not only the delta."),
+    click.option("--in-place", is_flag=True, help="Let a new model rewrite the table that serves."),
     click.option("--until", callback=_instant, help="Read rows changed before this instant only."),
     click.option(
         "--slot", help="Logical date (YYYY-MM-DD) from the scheduler: done once per date."
@@ -175,6 +176,14 @@ def _training_text(job: type[Job], trained: Trained, seconds: float) -> str:
     return "\n".join(lines)
 
 
+def _model_text(facts: dict[str, Any]) -> str:
+    version, champion = facts["model_version"], facts["champion"]
+    if version is None:
+        return "none yet: train first"
+    role = "champion" if version == champion else f"as the table is; the champion is {champion}"
+    return f"version {version} ({role})"
+
+
 @click.command("plan")
 @click.argument("job")
 @_with_request
@@ -206,6 +215,7 @@ def _preview_facts(job: str, found: Preview, part_rows: int | None) -> dict[str,
         "duplicates": probe.duplicates if probe else None,
         "parts": None if rows is None or part_rows is None else -(-rows // part_rows),
         "model_version": found.model.version if found.model else None,
+        "champion": found.champion,
         "seconds": None if seconds is None else round(seconds, 1),
         "nothing_to_do": plan.done is not None,
         "resumes": plan.resume.run_id if plan.resume else None,
@@ -226,9 +236,7 @@ def _preview_text(facts: dict[str, Any], job: type[Job]) -> str:
             lines.append(f"        {facts['duplicates']:,} rows repeat a key; the newest is taken")
     table = job.output.table
     lines.append(f"Write   {table.name}, upsert by {', '.join(table.key)}")
-    version = facts["model_version"]
-    model = f"version {version} (champion)" if version else "none yet: train first"
-    lines.append(f"Model   {model}")
+    lines.append(f"Model   {_model_text(facts)}")
     known = facts["seconds"] is not None
     lines.append(
         f"Time    {facts['seconds']} s at the last run's pace"

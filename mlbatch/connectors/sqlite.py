@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,12 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event, inspect
 from sqlalchemy.exc import DBAPIError
 
 from mlbatch.checksum import checksum
+from mlbatch.connectors.database.generation_store import begin_switch, end_switch, renames
 from mlbatch.connectors.database.ledger_on_demand import LedgerOnDemand
-from mlbatch.connectors.database.migration import migrate
+from mlbatch.connectors.database.migration import drop_beside, migrate
 from mlbatch.connectors.database.part_rows import (
     move_values,
     part_state,
@@ -32,7 +34,7 @@ from mlbatch.connectors.database.rows import to_arrow
 from mlbatch.connectors.database.tables import storable
 from mlbatch.errors import Fenced, MlbatchError, OutOfResources, RunFailed, TemporaryError
 from mlbatch.failpoint import reach
-from mlbatch.ledger import BatchCommit, PartState, Run, taken_over
+from mlbatch.ledger import BatchCommit, Lease, PartState, Run, taken_over
 from mlbatch.sql import quote_identifier
 from mlbatch.table import OutputTable
 from mlbatch.throttle import Pressure
@@ -51,10 +53,13 @@ class SqliteSink:
         """See `mlbatch.sink.Sink.about`."""
         return f"SQLite {sqlite3.sqlite_version} in {self.path}"
 
-    def prepare(self, table: OutputTable) -> str:
+    def prepare(self, table: OutputTable, like: str | None = None) -> str:
         """See `mlbatch.sink.Sink.prepare`."""
         with SqliteDatabase(self.path).writing() as connection:
+            there = set(inspect(connection).get_table_names())
             migrate(connection, table)
+            if like in there and table.name not in there:
+                _copy_indexes(connection, table.name, like)
         return f"upserts into {self.path.name}"
 
     def ledger(self) -> LedgerOnDemand:
@@ -70,6 +75,33 @@ class SqliteSink:
                 yield SqlitePartSession(connection, table, run)
             finally:
                 connection.close()
+
+    def settle(self, output_table: str) -> None:
+        """See `mlbatch.sink.Sink.settle`; here a switch is one transaction, so none is half done."""
+
+    def swap(self, old: Lease, new: Lease) -> None:
+        """See `mlbatch.sink.Sink.swap`."""
+        database = SqliteDatabase(self.path)
+        with database.writing() as connection:
+            begin_switch(connection, old, new)
+            reach("before_rename")
+            for name, becomes in renames(old, new):
+                _rename(connection, name, becomes)
+            reach("after_rename")
+            end_switch(connection, old.output_table, database.now())
+        reach("after_active")
+
+    def holds(self, table: str) -> bool:
+        """See `mlbatch.sink.Sink.holds`."""
+        if not self.path.exists():
+            return False
+        with SqliteDatabase(self.path).reading() as connection:
+            return inspect(connection).has_table(table)
+
+    def drop(self, lease: Lease) -> None:
+        """See `mlbatch.sink.Sink.drop`."""
+        with SqliteDatabase(self.path).writing() as connection:
+            drop_beside(connection, lease)
 
     def checksum(self, table: OutputTable, run_no: int) -> tuple[int, int]:
         """See `mlbatch.sink.Sink.checksum`."""
@@ -97,6 +129,28 @@ class SqliteSink:
             connection.close()
 
 
+def _copy_indexes(connection: Connection, name: str, like: str) -> None:
+    """Those of whole columns; their names are the file's, so each generation has its own."""
+    for index in inspect(connection).get_indexes(like):
+        columns = index["column_names"]
+        if all(columns) and not index["unique"]:
+            base = re.sub(r"__g[0-9]+$", "", str(index["name"]))
+            told = quote_identifier(f"{base}__{name.rpartition('__')[2]}")
+            names = ", ".join(quote_identifier(str(column)) for column in columns)
+            statement = f"CREATE INDEX {told} ON {quote_identifier(name)} ({names})"
+            connection.exec_driver_sql(statement)
+
+
+def _rename(connection: Connection, name: str, becomes: str) -> None:
+    # Otherwise SQLite would make the readers' views follow the table instead of the name.
+    connection.exec_driver_sql("PRAGMA legacy_alter_table = ON")
+    try:
+        told = f"ALTER TABLE {quote_identifier(name)} RENAME TO {quote_identifier(becomes)}"
+        connection.exec_driver_sql(told)
+    finally:
+        connection.exec_driver_sql("PRAGMA legacy_alter_table = OFF")
+
+
 def _connect(path: Path) -> sqlite3.Connection:
     # A worker's session is used by one thread after another, never by two at once.
     connection = sqlite3.connect(
@@ -108,7 +162,7 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 class SqliteDatabase:
-    """`mlbatch.connectors.database.ledger_store.Database` over one file."""
+    """`mlbatch.connectors.database.generation_store.Database` over one file."""
 
     def __init__(self, path: Path) -> None:
         """The file is made when it is missing; its folder must be writable."""

@@ -142,6 +142,47 @@ def test_a_job_s_life(mlbatch, project):
     assert "done: " in mlbatch("status").stdout
 
 
+def test_a_table_comes_to_a_new_model_and_back(mlbatch, project):
+    """After `test_a_job_s_life`, or by itself."""
+    mlbatch("run", "toy", "--mode", "train")
+    if json.loads(mlbatch("status", "--json").stdout)["jobs"][0]["run"] is None:
+        mlbatch("run", "toy", "--mode", "infer")
+        mlbatch("run", "toy", "--mode", "train")
+    planned = json.loads(mlbatch("plan", "toy", "--json").stdout)
+    old, new = planned["model_version"], planned["champion"]
+    assert new > old
+    assert (
+        f"version {old} (as the table is; the champion is {new})" in mlbatch("plan", "toy").stdout
+    )
+    load(project, [note(600), note(700)])
+    kept = mlbatch("run", "toy", "--mode", "infer")
+    assert f"mood is of model v{old} and stays so, the champion is v{new}" in kept.stderr
+    assert "mlbatch switch toy" in kept.stderr
+    refused = mlbatch("run", "toy", "--mode", "infer", "--model", str(new), code=2)
+    assert f"v{new} would be mixed into it" in refused.stderr
+
+    refused = mlbatch("switch", "toy", "--roll-back", "--model", "1", code=2)
+    assert "goes to the generation before" in refused.stderr
+    switched = mlbatch("switch", "toy").stdout
+    assert f"toy · mood is of model v{new} (was v{old})" in switched
+    assert "predicted once more and the same" in switched
+    assert (
+        f"mood__g1 keeps the rows of model v{old}; back: mlbatch switch toy --roll-back" in switched
+    )
+    assert (
+        f"Nothing to do for mood: it is of model v{new} already." in mlbatch("switch", "toy").stdout
+    )
+    assert f"Serves  mood: generation g2, model v{new}" in mlbatch("show", "toy").stdout
+
+    back = json.loads(mlbatch("switch", "toy", "--roll-back", "--json").stdout)
+    assert (back["switched"], back["generation"], back["model_version"]) == (True, "g1", old)
+    shown = mlbatch("show", "toy").stdout
+    assert f"Serves  mood: generation g1, model v{old}" in shown
+    assert f"g2: rolled_back, model v{new}" in shown
+    again = json.loads(mlbatch("switch", "toy", "--roll-back", "--json").stdout)
+    assert (again["switched"], again["kept"]) == (False, None)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -26,9 +26,10 @@ from mlbatch.connectors.mysql.session import MysqlPartSession
 from mlbatch.connectors.mysql.sink import MysqlSink
 from mlbatch.connectors.sqlite import SqlitePartSession, SqliteSink
 from mlbatch.engines.local import LocalEngine
-from mlbatch.errors import TemporaryError
+from mlbatch.errors import TemporaryError, UsageError
 from mlbatch.ledger import RunState
 from mlbatch.repair import reconcile
+from mlbatch.switching import roll_back, switch
 
 NUMBERS = st.integers(1, 30)
 WORDS = st.sampled_from(["good", "sad", "good and sad", "!raise", "!nan"])
@@ -67,7 +68,7 @@ class History(RuleBasedStateMachine):
         sink = self.make_sink()
         self.harness = QuickHarness(Toy, self.folder, part_rows=5, sink=sink)
         self.harness.given_model(Obedient())
-        self.source = {}
+        self.source, self.marks = {}, {}
         self.hidden = set()
         """Numbers whose change came later than the overlap reaches: only a full look sees it."""
         self.minute = self.jumped = 0
@@ -126,7 +127,9 @@ class History(RuleBasedStateMachine):
         self.jumped = minutes
 
     def runs(self):
-        return self.harness.tools.sink.ledger().runs("mood")
+        """Those of the generation that serves."""
+        ledger = self.harness.tools.sink.ledger()
+        return ledger.runs("mood", ledger.serving("mood"))
 
     def is_unfinished(self):
         return any(not run.state.is_terminal for run in self.runs())
@@ -194,6 +197,54 @@ class History(RuleBasedStateMachine):
             self.hidden.clear()
             self.fresh = True
 
+    def has_served(self):
+        return any(run.state is RunState.DONE for run in self.runs())
+
+    def to_champion(self):
+        version = self.harness.tools.tracking.resolve("toy").version
+        # By name, so that whatever is half built with another model is given up.
+        return switch(Toy, self.harness.tools, model=str(version), max_distance=1.0)
+
+    def went(self, done):
+        if done.idle is None:
+            self.hidden.clear()
+            self.fresh = True
+
+    @precondition(has_served)
+    @rule(is_new=st.booleans())
+    def switch(self, is_new):
+        if is_new:
+            self.harness.given_model(Obedient())
+        self.went(self.to_champion())
+
+    @precondition(has_served)
+    @rule(place=st.sampled_from(failpoint.PLACES + failpoint.SWITCH_PLACES), hit=st.integers(1, 3))
+    def strike_a_switch(self, place, hit):
+        self.harness.given_model(Obedient())
+        failpoint.arm(f"{place}:raise:{hit}")
+        try:
+            self.to_champion()
+        except TemporaryError:
+            pass
+        finally:
+            failpoint.arm("")
+        self.fresh = False
+
+    @precondition(has_served)
+    @rule(place=st.sampled_from(["", *failpoint.SWITCH_PLACES]))
+    def roll_back(self, place):
+        self.fresh, refused = False, "none served before it"
+        failpoint.arm(f"{place}:raise:1" if place else "")
+        try:
+            self.went(roll_back(Toy, self.harness.tools))
+        except TemporaryError:
+            pass
+        except UsageError as error:
+            refused = str(error)
+        finally:
+            failpoint.arm("")
+        assert "none served before it" in refused
+
     def expected(self):
         """Every prediction that the source calls for."""
         return {
@@ -209,6 +260,9 @@ class History(RuleBasedStateMachine):
             sure = set(found) | set(self.expected())
             for number in sure - self.hidden:
                 assert found.get(number) == self.expected().get(number), number
+            active = self.harness.tools.sink.ledger().active("mood")
+            versions = {row["model_version"] for row in self.harness.rows()}
+            assert versions <= {active.model_version}
 
     @invariant()
     def at_most_one_run_is_unfinished(self):
@@ -216,10 +270,11 @@ class History(RuleBasedStateMachine):
 
     @invariant()
     def the_watermark_never_goes_back(self):
-        mark = self.harness.tools.sink.ledger().watermark("toy", "g1")
-        before = getattr(self, "mark", None)
+        ledger = self.harness.tools.sink.ledger()
+        serving = ledger.serving("mood")
+        mark, before = ledger.watermark("toy", serving), self.marks.get(serving)
         assert before is None or (mark is not None and mark.value >= before.value)
-        self.mark = mark
+        self.marks[serving] = mark
 
 
 class MariaHistory(History):
@@ -245,12 +300,12 @@ class MariaHistory(History):
 COMMON = {"deadline": None, "suppress_health_check": list(HealthCheck)}
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 class TestHistory(History.TestCase):
     settings = settings(max_examples=12, stateful_step_count=20, **COMMON)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 class TestHistoryOnMariaDB(MariaHistory.TestCase):
     settings = settings(max_examples=8, stateful_step_count=16, **COMMON)
 

@@ -16,7 +16,7 @@ from toy.harness import ToyHarness, note, notes
 from toy.job import Toy
 from toy.model import Obedient, build
 
-from mlbatch import inference
+from mlbatch import leasing
 from mlbatch.connectors.database import ledger_store
 from mlbatch.connectors.mysql.sink import MysqlSink
 from mlbatch.connectors.s3 import ReadAhead
@@ -160,7 +160,7 @@ class Slow:
 @bad_input(97, outcome=ACCEPTED)
 def test_97_a_batch_that_takes_longer_than_a_lease_keeps_it(harness, tmp_path, monkeypatch):
     monkeypatch.setattr(ledger_store, "LEASE_SECONDS", 1)
-    monkeypatch.setattr(inference, "HEARTBEAT_SECONDS", 0.1)
+    monkeypatch.setattr(leasing, "HEARTBEAT_SECONDS", 0.1)
     slow = Slow(SqliteSink(tmp_path / "outputs.db"), [])
     ended = harness.given_model(slow).notes(notes(5)).infer()
     assert ended.run.state is RunState.DONE

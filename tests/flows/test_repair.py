@@ -74,12 +74,21 @@ def test_a_row_that_goes_back_in_time_is_stale(harness):
     assert reconcile(Toy, harness.tools).found.wanting == ()
 
 
-def test_rows_of_an_older_model_are_predicted_by_the_champion(harness):
+def of_another_model(harness, *, below):
+    with closing(sqlite3.connect(harness.tools.sink.path)) as connection:
+        connection.execute("UPDATE mood SET model_version = 9 WHERE note_id < ?", (below,))
+        connection.commit()
+
+
+def test_rows_of_another_model_are_predicted_by_the_one_that_serves(harness):
     harness.notes(notes(12)).infer()
+    of_another_model(harness, below=100)
+    # The champion is not asked: it would be mixed into the table that serves.
     harness.given_model(Obedient())
     done = reconcile(Toy, harness.tools)
     assert len(done.found.outdated) == 12
-    assert {row["model_version"] for row in harness.rows()} == {2}
+    assert {row["model_version"] for row in harness.rows()} == {1}
+    assert reconcile(Toy, harness.tools).run is None
 
 
 def test_rows_that_vanished_lose_their_prediction_but_not_too_many(harness):
@@ -106,7 +115,7 @@ def test_a_dry_run_changes_nothing(harness):
 def test_many_rows_are_read_again_as_a_whole(harness, monkeypatch):
     monkeypatch.setattr("mlbatch.repair.MAX_KEYS", 3)
     harness.notes(notes(5)).infer()
-    harness.given_model(Obedient())
+    of_another_model(harness, below=5)
     assert reconcile(Toy, harness.tools).run.run.new.kind is RunKind.FULL
 
 

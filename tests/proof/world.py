@@ -17,7 +17,7 @@ from toy.harness import DAY_ONE, ToyHarness, note
 from toy.job import Toy
 from toy.model import Obedient
 
-from mlbatch import inference, scoring
+from mlbatch import leasing, scoring
 from mlbatch.connectors.database import ledger_store
 from mlbatch.connectors.mysql import address as mysql_address
 from mlbatch.connectors.mysql.address import connect
@@ -104,7 +104,7 @@ def hasten() -> None:
     """Leases and sessions that end in seconds, and batches of few rows: for child processes."""
     ledger_store.LEASE_SECONDS = 1
     # A heart that beats while workers are forked would leave its locks in them.
-    inference.HEARTBEAT_SECONDS = 3_600
+    leasing.HEARTBEAT_SECONDS = 3_600
     mysql_address._SESSION = mysql_address._SESSION.replace(
         "wait_timeout = 30, innodb_lock_wait_timeout = 5",
         "wait_timeout = 3, innodb_lock_wait_timeout = 2",
@@ -169,7 +169,7 @@ class World:
             hasten_links()
             tools = self.links.struck(tools)
         tools = replace(tools, sink=sink, engine=ForkingEngine())
-        return ended(lambda: infer(Toy, Request(full=full), tools))
+        return ended(lambda: infer(Toy, Request(full=full, in_place=True), tools))
 
     def faults(self) -> dict[str, int]:
         """Rows that are not as they must be: lost, stale, surplus, or applied twice."""

@@ -15,7 +15,8 @@ from mlbatch.connectors.database.liveness import is_surely_dead, this_process
 from mlbatch.connectors.mysql.sink import MysqlSink
 from mlbatch.connectors.sqlite import SqliteSink
 from mlbatch.declaration import Column
-from mlbatch.errors import DeclarationError, Fenced, RunFailed
+from mlbatch.errors import Busy, DeclarationError, Fenced, RunFailed
+from mlbatch.generation import Active
 from mlbatch.ledger import BatchCommit, ModelPin, NewRun, Owner, QuarantinedRow, RunKind, RunState
 from mlbatch.snapshot import Part, Snapshot
 from mlbatch.window import Watermark
@@ -207,6 +208,50 @@ def test_a_take_over_fences_every_unfinished_run_and_its_parts(sink):
         with sink.session(TABLE, after[run.run_id]) as session:
             assert session.position(0).done == 0
     assert ids(sink) == []
+
+
+def beside_run(sink, run_id="b1", owner=ME):
+    """A run of the second generation, unloading, and its lease; the first one serves."""
+    lease = sink.ledger().acquire("mood", "toy", owner, 77, "g2")
+    run = sink.ledger().create(lease, new_run(run_id, generation="g2"))
+    return sink.ledger().attempt(run, "a"), lease
+
+
+def test_generations_are_worked_on_side_by_side(sink, writing):
+    run, ledger, _ = writing
+    other, lease = beside_run(sink, owner=replace(ME, owner_id="another"))
+    assert (lease.table, lease.generation) == ("mood__g2", "g2")
+    assert ledger.holder("mood") == ME
+    assert ledger.holder("mood__g2").owner_id == "another"
+    with pytest.raises(Busy, match="mood__g2 is being worked on"):
+        ledger.acquire("mood", "toy", ME, 78, "g2")
+    # Neither take-over fenced the other generation.
+    with sink.session(TABLE, run) as session:
+        session.commit(commit(0, 2, rows(1, 2)))
+    ledger.release(lease, 79)
+    assert {r.run_id: r.epoch for r in ledger.runs("mood")} == {run.run_id: 11, other.run_id: 79}
+
+
+def test_runs_are_numbered_over_all_generations(sink, writing):
+    _, ledger, _ = writing
+    other, _ = beside_run(sink)
+    assert other.run_no == 2
+    assert [r.run_id for r in ledger.runs("mood", "g2")] == ["b1"]
+    assert [r.run_id for r in ledger.runs("mood", "g1")] == ["r1"]
+
+
+def test_only_the_generation_that_serves_says_what_serves(sink, writing):
+    run, ledger, _ = writing
+    other, _ = beside_run(sink)
+    assert (ledger.active("mood"), ledger.serving("mood")) == (None, "g1")
+    other = ledger.advance(ledger.adopt(other, snapshot()), RunState.WRITING)
+    other = ledger.advance(other, RunState.VERIFYING)
+    ledger.finish(other, Watermark(NOON), 99)
+    assert ledger.active("mood") is None
+    assert (ledger.watermark("toy", "g1"), ledger.holder("mood__g2")) == (None, None)
+    assert ledger.watermark("toy", "g2") == Watermark(NOON)
+    ledger.finish(ledger.advance(run, RunState.VERIFYING), None, 98)
+    assert ledger.active("mood") == Active("g1", 1, "r1")
 
 
 def test_a_failure_inside_a_transaction_undoes_all_of_it(sink, writing):

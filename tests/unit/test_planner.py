@@ -10,8 +10,8 @@ from bad_inputs import ACCEPTED, REFUSED, bad_input
 from mlbatch.errors import MlbatchError, UsageError
 from mlbatch.job import Delta
 from mlbatch.ledger import ModelPin, NewRun, Run, RunKind, RunState, check_transition
-from mlbatch.planner import Facts, Request, check_slot, decide, spell
-from mlbatch.window import Watermark
+from mlbatch.planner import Facts, Repair, Request, check_slot, decide, spell, with_model
+from mlbatch.window import Watermark, Window
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -58,6 +58,45 @@ def test_full_on_request():
         Request(full=True), facts(a_run(RunState.DONE), watermark=Watermark(NOON)), Delta()
     )
     assert plan.kind is RunKind.FULL
+
+
+def of_model(run, version):
+    return replace(run, new=replace(run.new, model=ModelPin("job", version, "d")))
+
+
+def test_another_model_in_place_reads_everything():
+    runs = (a_run(RunState.DONE),)
+    plan = decide(Request(until=NOON), facts(*runs, watermark=Watermark(NOON)), Delta())
+    assert with_model(plan, runs, 1) is plan
+    changed = with_model(plan, runs, 2)
+    assert (changed.kind, changed.window) == (RunKind.FULL, Window(until=NOON))
+    assert "model v2 takes the place of v1" in changed.reason
+
+
+def test_what_an_ended_run_of_another_model_left_is_read_over():
+    done = a_run(RunState.DONE)
+    plan = decide(Request(), facts(done, watermark=Watermark(NOON)), Delta())
+    for state in (RunState.FAILED, RunState.SUPERSEDED):
+        runs = (a_run(state), of_model(a_run(state), 2), done)
+        assert "run r1 may have left rows of model v2" in with_model(plan, runs, 1).reason
+        assert with_model(plan, (a_run(state), done), 1) is plan
+        # A run that was done since then read everything.
+        assert with_model(plan, (done, *runs), 1) is plan
+
+
+def test_a_first_run_and_a_repair_read_what_they_read():
+    first = decide(Request(), facts(), Delta())
+    assert with_model(first, (), 7) is first
+    mend = Request(repair=Repair(((1,),), (), "x"))
+    repair = decide(mend, facts(a_run(RunState.DONE), watermark=Watermark(NOON)), Delta())
+    assert with_model(repair, (a_run(RunState.DONE),), 1) is repair
+
+
+def test_only_a_plan_that_resumes_has_an_unfinished_run():
+    left = a_run(RunState.WRITING)
+    assert decide(Request(), facts(left), Delta()).unfinished is left
+    with pytest.raises(MlbatchError, match="resumes no run"):
+        _ = decide(Request(), facts(), Delta()).unfinished
 
 
 @pytest.mark.parametrize("state", [s for s in RunState if not s.is_terminal])

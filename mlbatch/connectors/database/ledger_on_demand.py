@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import inspect
 
-from mlbatch.connectors.database.ledger_store import Database, LedgerStore
+from mlbatch.connectors.database.ledger_store import LedgerStore
 from mlbatch.connectors.database.tables import (
+    ACTIVE,
+    GENERATION,
     LEASE,
     METADATA,
     PART,
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Table
 
+    from mlbatch.connectors.database.generation_store import Database
+    from mlbatch.generation import Active, Generation
     from mlbatch.ledger import Lease, Owner, PartState, QuarantinedRow, Run, Strikes
     from mlbatch.window import Watermark
 
@@ -44,15 +48,19 @@ class LedgerOnDemand(LedgerStore):
                 self._tables = frozenset(inspect(connection).get_table_names())
         return table.name in self._tables
 
-    def acquire(self, output_table: str, job: str, owner: Owner, epoch: int) -> Lease:
+    def acquire(
+        self, output_table: str, job: str, owner: Owner, epoch: int, generation: str | None = None
+    ) -> Lease:
         """See `mlbatch.sink.Ledger.acquire`."""
         with self._database.writing() as connection:
             METADATA.create_all(connection)
-        return super().acquire(output_table, job, owner, epoch)
+        return super().acquire(output_table, job, owner, epoch, generation)
 
-    def runs(self, output_table: str | None = None) -> tuple[Run, ...]:
+    def runs(
+        self, output_table: str | None = None, generation: str | None = None
+    ) -> tuple[Run, ...]:
         """See `mlbatch.sink.Ledger.runs`."""
-        return super().runs(output_table) if self._has(RUN) else ()
+        return super().runs(output_table, generation) if self._has(RUN) else ()
 
     def parts(self, run_id: str) -> tuple[PartState, ...]:
         """See `mlbatch.sink.Ledger.parts`."""
@@ -73,3 +81,11 @@ class LedgerOnDemand(LedgerStore):
     def holder(self, output_table: str) -> Owner | None:
         """See `mlbatch.sink.Ledger.holder`."""
         return super().holder(output_table) if self._has(LEASE) else None
+
+    def active(self, output_table: str) -> Active | None:
+        """See `mlbatch.sink.Ledger.active`."""
+        return super().active(output_table) if self._has(ACTIVE) else None
+
+    def generations(self, output_table: str) -> tuple[Generation, ...]:
+        """See `mlbatch.sink.Ledger.generations`."""
+        return super().generations(output_table) if self._has(GENERATION) else ()

@@ -5,26 +5,25 @@ Each method is one transaction. Statements touch rows in primary key order.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
 from dataclasses import asdict, fields, replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import func, insert, select, update
 
+from mlbatch.connectors.database.generation_store import (
+    Database,
+    GenerationStore,
+    place_of,
+    put,
+    serve,
+)
 from mlbatch.connectors.database.liveness import is_surely_dead
 from mlbatch.connectors.database.part_rows import part_state
-from mlbatch.connectors.database.tables import (
-    ACTIVE,
-    LEASE,
-    PART,
-    QUARANTINE,
-    RUN,
-    STRIKES,
-    WATERMARK,
-)
+from mlbatch.connectors.database.tables import LEASE, PART, QUARANTINE, RUN, STRIKES, WATERMARK
 from mlbatch.errors import Busy, Fenced, UsageError
 from mlbatch.failpoint import reach
+from mlbatch.generation import beside
 from mlbatch.ledger import (
     Lease,
     ModelPin,
@@ -44,7 +43,7 @@ from mlbatch.window import Watermark
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sqlalchemy import Connection, RowMapping, Select, Table
+    from sqlalchemy import Connection, RowMapping, Select
 
     from mlbatch.snapshot import Snapshot
 
@@ -54,53 +53,42 @@ _PIN = {"model_name": "name", "model_version": "version", "model_digest": "diges
 _FREE = ""
 
 
-class Database(Protocol):
-    """What the store needs of a database."""
-
-    def reading(self) -> AbstractContextManager[Connection]:
-        """A connection to read with."""
-        ...
-
-    def writing(self) -> AbstractContextManager[Connection]:
-        """One transaction, committed when the block ends well."""
-        ...
-
-    def now(self) -> datetime:
-        """The database's clock, in UTC."""
-        ...
-
-
-class LedgerStore:
+class LedgerStore(GenerationStore):
     """`mlbatch.sink.Ledger` over SQLAlchemy."""
 
     def __init__(self, database: Database) -> None:
         """The control tables must exist."""
-        self._database = database
+        super().__init__(database)
 
-    def acquire(self, output_table: str, job: str, owner: Owner, epoch: int) -> Lease:
+    def acquire(
+        self, output_table: str, job: str, owner: Owner, epoch: int, generation: str | None = None
+    ) -> Lease:
         """See `mlbatch.sink.Ledger.acquire`."""
-        lease = Lease(output_table, job, epoch, None, owner)
         with self._database.writing() as connection:
+            place = place_of(connection, output_table, generation)
+            lease = Lease(output_table, job, epoch, None, owner, *place)
             held = _first(
                 connection,
-                select(LEASE).where(LEASE.c.output_table == output_table).with_for_update(),
+                select(LEASE).where(LEASE.c.output_table == lease.table).with_for_update(),
             )
             if held is not None:
                 self._refuse_if_taken(held, lease)
+            if place_of(connection, output_table, generation) != place:
+                raise taken_over(f"the lease of {lease.table}")
             _put_lease(connection, lease, self._database.now(), exists=held is not None)
             reach("in_lease")
-            _fence(connection, output_table, epoch)
+            _fence(connection, lease, epoch)
         return lease
 
     def _refuse_if_taken(self, held: RowMapping, lease: Lease) -> None:
         if held["job"] != lease.job:
-            message = f"the table {lease.output_table} belongs to the job {held['job']}"
+            message = f"the table {lease.table} belongs to the job {held['job']}"
             raise UsageError(message, hint="give each job a table of its own")
         owner = _owner(held)
         if owner.owner_id in (_FREE, lease.owner.owner_id) or is_surely_dead(owner):
             return
         if held["heartbeat_at"] + timedelta(seconds=held["ttl_seconds"]) > self._database.now():
-            message = f"{lease.output_table} is being worked on by {owner} (run {held['run_id']})"
+            message = f"{lease.table} is being worked on by {owner} (run {held['run_id']})"
             raise Busy(message, hint="it goes on by itself; start again when it is through")
 
     def heartbeat(self, lease: Lease) -> bool:
@@ -108,7 +96,7 @@ class LedgerStore:
         with self._database.writing() as connection:
             beat = connection.execute(
                 update(LEASE)
-                .where(LEASE.c.output_table == lease.output_table, LEASE.c.epoch == lease.epoch)
+                .where(LEASE.c.output_table == lease.table, LEASE.c.epoch == lease.epoch)
                 .values(heartbeat_at=self._database.now())
             )
         return bool(beat.rowcount)
@@ -116,27 +104,20 @@ class LedgerStore:
     def release(self, lease: Lease, epoch: int) -> None:
         """See `mlbatch.sink.Ledger.release`."""
         with self._database.writing() as connection:
-            if _free(connection, lease.output_table, lease.epoch, epoch):
-                _fence(connection, lease.output_table, epoch)
+            if _free(connection, lease.output_table, lease.generation, lease.epoch, epoch):
+                _fence(connection, lease, epoch)
 
     def create(self, lease: Lease, new: NewRun) -> Run:
         """See `mlbatch.sink.Ledger.create`."""
         with self._database.writing() as connection:
+            # Two generations may begin runs at once, and their numbers must differ.
+            _first(
+                connection,
+                select(LEASE).where(LEASE.c.output_table == new.output_table).with_for_update(),
+            )
             _hold(connection, lease, new.run_id)
-            last = connection.scalar(
-                select(func.max(RUN.c.run_no)).where(RUN.c.output_table == new.output_table)
-            )
-            same_slot = connection.scalar(
-                select(func.count()).where(
-                    RUN.c.job == new.job,
-                    RUN.c.generation == new.generation,
-                    RUN.c.kind == new.kind.value,
-                    RUN.c.slot == new.slot,
-                )
-            )
             values = _new_values(new) | {
-                "run_no": (last or 0) + 1,
-                "retry_no": same_slot or 0,
+                **_numbers(connection, new),
                 "state": RunState.CREATED.value,
                 "epoch": lease.epoch,
                 "attempts": 0,
@@ -213,14 +194,9 @@ class LedgerStore:
             _leave(connection, run, values, epoch)
             reach("in_finish")
             mark = {"watermark": watermark.value if watermark else None, "run_id": run.run_id}
-            _put(connection, WATERMARK, {"job": new.job, "generation": new.generation}, mark)
-            served = {
-                "model_version": new.model.version,
-                "generation": new.generation,
-                "run_id": run.run_id,
-            }
-            _put(connection, ACTIVE, {"output_table": new.output_table}, served)
-            _free(connection, new.output_table, run.epoch, epoch)
+            put(connection, WATERMARK, {"job": new.job, "generation": new.generation}, mark)
+            serve(connection, new)
+            _free(connection, new.output_table, new.generation, run.epoch, epoch)
             return _read(connection, run.run_id)
 
     def give_up(self, run: Run, state: RunState, reason: str, epoch: int) -> Run:
@@ -231,11 +207,15 @@ class LedgerStore:
             _leave(connection, run, values, epoch)
             return _read(connection, run.run_id)
 
-    def runs(self, output_table: str | None = None) -> tuple[Run, ...]:
+    def runs(
+        self, output_table: str | None = None, generation: str | None = None
+    ) -> tuple[Run, ...]:
         """See `mlbatch.sink.Ledger.runs`."""
         query = select(RUN).order_by(RUN.c.created_at.desc(), RUN.c.run_no.desc())
         if output_table is not None:
             query = query.where(RUN.c.output_table == output_table)
+        if generation is not None:
+            query = query.where(RUN.c.generation == generation)
         with self._database.reading() as connection:
             return tuple(_run(row) for row in connection.execute(query).mappings())
 
@@ -253,7 +233,7 @@ class LedgerStore:
         with self._database.writing() as connection:
             if connection.scalar(epoch) != run.epoch:
                 raise taken_over(f"run {run.run_id}")
-            _put(connection, STRIKES, key, values)
+            put(connection, STRIKES, key, values)
 
     def strikes(self, run_id: str) -> tuple[Strikes, ...]:
         """See `mlbatch.sink.Ledger.strikes`."""
@@ -306,6 +286,21 @@ def _new_values(new: NewRun) -> dict[str, object]:
     return values | {column: pin[name] for column, name in _PIN.items()} | {"kind": new.kind.value}
 
 
+def _numbers(connection: Connection, new: NewRun) -> dict[str, int]:
+    last = connection.scalar(
+        select(func.max(RUN.c.run_no)).where(RUN.c.output_table == new.output_table)
+    )
+    same_slot = connection.scalar(
+        select(func.count()).where(
+            RUN.c.job == new.job,
+            RUN.c.generation == new.generation,
+            RUN.c.kind == new.kind.value,
+            RUN.c.slot == new.slot,
+        )
+    )
+    return {"run_no": (last or 0) + 1, "retry_no": same_slot or 0}
+
+
 def _run(row: RowMapping) -> Run:
     pin = ModelPin(**{name: row[column] for column, name in _PIN.items()})
     plain = {f.name: row[f.name] for f in fields(NewRun) if f.name not in ("model", "kind")}
@@ -342,21 +337,6 @@ def _leave(connection: Connection, run: Run, values: Mapping[str, object], epoch
     connection.execute(update(PART).where(PART.c.run_id == run.run_id).values(epoch=epoch))
 
 
-def _put(
-    connection: Connection,
-    table: Table,
-    key: dict[str, object],
-    values: Mapping[str, object],
-) -> None:
-    matches = [table.c[name] == value for name, value in key.items()]
-    # Affected rows do not tell an unchanged row from a missing one on MySQL.
-    exists = connection.scalar(select(func.count()).select_from(table).where(*matches))
-    if exists:
-        connection.execute(update(table).where(*matches).values(**values))
-    else:
-        connection.execute(insert(table).values(**key, **values))
-
-
 def _put_lease(connection: Connection, lease: Lease, now: datetime, *, exists: bool) -> None:
     values = asdict(lease.owner) | {
         "job": lease.job,
@@ -365,14 +345,16 @@ def _put_lease(connection: Connection, lease: Lease, now: datetime, *, exists: b
         "ttl_seconds": LEASE_SECONDS,
     }
     if exists:
-        key = LEASE.c.output_table == lease.output_table
+        key = LEASE.c.output_table == lease.table
         connection.execute(update(LEASE).where(key).values(**values))
     else:
-        connection.execute(insert(LEASE).values(output_table=lease.output_table, **values))
+        connection.execute(insert(LEASE).values(output_table=lease.table, **values))
 
 
-def _fence(connection: Connection, output_table: str, epoch: int) -> None:
-    unfinished = (RUN.c.output_table == output_table) & RUN.c.state.in_(_UNFINISHED)
+def _fence(connection: Connection, lease: Lease, epoch: int) -> None:
+    """The lease's own generation only: others are worked on beside it."""
+    own = (RUN.c.output_table == lease.output_table) & (RUN.c.generation == lease.generation)
+    unfinished = own & RUN.c.state.in_(_UNFINISHED)
     ids = connection.scalars(select(RUN.c.run_id).where(unfinished).order_by(RUN.c.run_id)).all()
     if ids:
         connection.execute(update(RUN).where(RUN.c.run_id.in_(ids)).values(epoch=epoch))
@@ -382,18 +364,22 @@ def _fence(connection: Connection, output_table: str, epoch: int) -> None:
 def _hold(connection: Connection, lease: Lease, run_id: str) -> None:
     held = connection.execute(
         update(LEASE)
-        .where(LEASE.c.output_table == lease.output_table, LEASE.c.epoch == lease.epoch)
+        .where(LEASE.c.output_table == lease.table, LEASE.c.epoch == lease.epoch)
         .values(run_id=run_id)
     )
     if held.rowcount != 1:
-        message = f"the lease of {lease.output_table} was taken over by another process"
+        message = f"the lease of {lease.table} was taken over by another process"
         raise Fenced(message)
 
 
-def _free(connection: Connection, output_table: str, mine: int, fresh: int) -> bool:
+def _free(
+    connection: Connection, output_table: str, generation: str, mine: int, fresh: int
+) -> bool:
+    # Epochs are random, so one that is ours is ours under whichever name the lease was taken.
+    names = (output_table, beside(output_table, generation))
     freed = connection.execute(
         update(LEASE)
-        .where(LEASE.c.output_table == output_table, LEASE.c.epoch == mine)
+        .where(LEASE.c.output_table.in_(names), LEASE.c.epoch == mine)
         .values(epoch=fresh, owner_id=_FREE)
     )
     return bool(freed.rowcount)

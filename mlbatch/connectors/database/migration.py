@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
-from sqlalchemy import MetaData, inspect
+from sqlalchemy import MetaData, Table, inspect
 
+from mlbatch.connectors.database.generation_store import check_held
 from mlbatch.connectors.database.tables import output_table
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
+    from mlbatch.ledger import Lease
     from mlbatch.table import OutputTable
 
 
@@ -45,13 +47,22 @@ def migrate(connection: Connection, declared: OutputTable) -> None:
     _add(context, [d for d in differences if d[0] == "add_column"])
 
 
+def drop_beside(connection: Connection, lease: Lease) -> None:
+    """Drop the table of a generation that does not serve; nothing where there is none."""
+    check_held(connection, lease)
+    if lease.beside is not None:
+        Table(lease.beside, MetaData()).drop(connection, checkfirst=True)
+
+
 _HARMLESS = ("modify_comment", "add_table_comment", "remove_table_comment")
 
 
 def _is_harmless(difference: tuple[Any, ...]) -> bool:
     # A column that was added to existing rows allows NULL although its declaration does not.
     was_added = difference[0] == "modify_nullable" and bool(difference[5])
-    return was_added or difference[0] in _HARMLESS
+    # An index changes no answer, unless it is unique and refuses rows.
+    is_for_readers = difference[0] == "remove_index" and not difference[1].unique
+    return was_added or is_for_readers or difference[0] in _HARMLESS
 
 
 def _flat(differences: list[Any]) -> Any:  # noqa: ANN401  alembic nests column changes in lists

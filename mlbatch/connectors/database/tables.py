@@ -106,6 +106,7 @@ CONNECTION = Table(
     "mlbatch_connection",
     METADATA,
     Column("output_table", String(64), primary_key=True),
+    Column("generation", String(16), primary_key=True),
     Column("token", String(64), primary_key=True),
     Column("run_id", String(32), nullable=False),
     Column("server", String(255), nullable=False),
@@ -213,6 +214,19 @@ ACTIVE = Table(
     Column("model_version", BigInteger, nullable=False),
     Column("run_id", String(32), nullable=False),
     Column("switching", String(16)),
+    **STORAGE,
+)
+
+
+GENERATION = Table(
+    "mlbatch_generation",
+    METADATA,
+    Column("output_table", String(64), primary_key=True),
+    Column("generation", String(16), primary_key=True),
+    Column("state", String(16), nullable=False),
+    Column("model_version", BigInteger, nullable=False),
+    Column("replaced", String(16)),
+    Column("changed_at", Instant, nullable=False),
     **STORAGE,
 )
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import pyarrow as pa
 import pymysql
-from sqlalchemy import Connection, Engine, create_engine, text
+from sqlalchemy import Connection, Engine, create_engine, inspect, text
 
 from mlbatch.connectors.database.rows import to_arrow
-from mlbatch.connectors.mysql import statements
+from mlbatch.connectors.mysql import statements, swapping
 from mlbatch.connectors.mysql.address import (
     LoadingConnection,
     MysqlAddress,
@@ -28,7 +28,7 @@ from mlbatch.connectors.mysql.faults import translated
 from mlbatch.connectors.mysql.session import MysqlPartSession, way_into
 from mlbatch.connectors.mysql.statements import Way
 from mlbatch.connectors.mysql.takeover import MysqlLedger
-from mlbatch.ledger import Run
+from mlbatch.ledger import Lease, Run
 from mlbatch.table import OutputTable
 
 FETCH_ROWS = 10_000
@@ -53,12 +53,15 @@ class MysqlSink:
         secure = "TLS, name checked" if self.address.verify_tls else "in the clear"
         return f"{server} at {self.address}, {secure}, writes by {way}"
 
-    def prepare(self, table: OutputTable) -> str:
+    def prepare(self, table: OutputTable, like: str | None = None) -> str:
         """See `mlbatch.sink.Sink.prepare`."""
         # Workers never migrate: 9 MB and a tenth of a second that they go without.
         from mlbatch.connectors.database.migration import migrate  # noqa: PLC0415
 
         with MysqlDatabase(self.address).writing() as connection:
+            there = set(inspect(connection).get_table_names())
+            if like in there and table.name not in there:
+                connection.exec_driver_sql(statements.create_like(table.name, like))
             check_existing(connection, table)
             migrate(connection, table)
         return str(self.way(table))
@@ -80,6 +83,28 @@ class MysqlSink:
             yield session
         finally:
             session.close()
+
+    def settle(self, output_table: str) -> None:
+        """See `mlbatch.sink.Sink.settle`."""
+        active = self.ledger().active(output_table)
+        if active is not None and active.switching is not None:
+            swapping.settle(self.address, MysqlDatabase(self.address), output_table)
+
+    def swap(self, old: Lease, new: Lease) -> None:
+        """See `mlbatch.sink.Sink.swap`."""
+        swapping.swap(self.address, MysqlDatabase(self.address), old, new)
+
+    def holds(self, table: str) -> bool:
+        """See `mlbatch.sink.Sink.holds`."""
+        with MysqlDatabase(self.address).reading() as connection:
+            return inspect(connection).has_table(table)
+
+    def drop(self, lease: Lease) -> None:
+        """See `mlbatch.sink.Sink.drop`."""
+        from mlbatch.connectors.database.migration import drop_beside  # noqa: PLC0415
+
+        with MysqlDatabase(self.address).writing() as connection:
+            drop_beside(connection, lease)
 
     def checksum(self, table: OutputTable, run_no: int) -> tuple[int, int]:
         """See `mlbatch.sink.Sink.checksum`; the server adds up, no row is read back."""
@@ -125,7 +150,7 @@ def _streaming(connection: LoadingConnection) -> Iterator[Any]:
 
 
 class MysqlDatabase:
-    """`mlbatch.connectors.database.ledger_store.Database` over one server."""
+    """`mlbatch.connectors.database.generation_store.Database` over one server."""
 
     def __init__(self, address: MysqlAddress) -> None:
         """Nothing is opened yet."""

@@ -58,6 +58,11 @@ CHILDREN = (
 )
 
 
+def create_like(name: str, like: str) -> str:
+    """An empty table with the columns and indexes of another one, and not its triggers."""
+    return f"CREATE TABLE {quote_identifier(name)} LIKE {quote_identifier(like)}"
+
+
 def load(table: OutputTable) -> str:
     """LOAD DATA of every column; the file's name is ignored by our side of the connection."""
     return (

@@ -20,29 +20,30 @@ from mlbatch.connectors.database.ledger_on_demand import LedgerOnDemand
 from mlbatch.connectors.mysql.address import connect_to_writer, scalar
 from mlbatch.connectors.mysql.faults import is_lock_wait, translated
 from mlbatch.errors import TemporaryError
+from mlbatch.generation import beside
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from mlbatch.connectors.database.ledger_store import Database
+    from mlbatch.connectors.database.generation_store import Database
     from mlbatch.connectors.mysql.address import LoadingConnection, MysqlAddress
     from mlbatch.ledger import Lease, Owner, Run
 
 _SERVER = "CONCAT(@@hostname, ':', @@port, ':', @@server_id)"
 _RECORD = f"""
 INSERT INTO mlbatch_connection
-  (output_table, token, run_id, server, connection_id, user_name, client, connected_at)
-SELECT %s, %s, %s, {_SERVER}, id, user, host, UTC_TIMESTAMP(6)
+  (output_table, generation, token, run_id, server, connection_id, user_name, client, connected_at)
+SELECT %s, %s, %s, %s, {_SERVER}, id, user, host, UTC_TIMESTAMP(6)
   FROM information_schema.processlist WHERE id = CONNECTION_ID()
 """  # noqa: S608  constants
 _RECORDED = f"""
 SELECT token, connection_id, user_name, client
      , TIMESTAMPDIFF(SECOND, connected_at, UTC_TIMESTAMP(6)) AS age
-  FROM mlbatch_connection WHERE output_table = %s AND server = {_SERVER}
+  FROM mlbatch_connection WHERE output_table = %s AND generation = %s AND server = {_SERVER}
 """  # noqa: S608  constants
 # How long it has been as it is now cannot be longer than it is there.
 _LIVING = "SELECT user, host, time FROM information_schema.processlist WHERE id = %s"
-_FORGET = "DELETE FROM mlbatch_connection WHERE output_table = %s"
+_FORGET = "DELETE FROM mlbatch_connection WHERE output_table = %s AND generation = %s"
 
 
 def record(connection: LoadingConnection, run: Run) -> None:
@@ -50,7 +51,8 @@ def record(connection: LoadingConnection, run: Run) -> None:
     token = f"mlbatch-{secrets.token_hex(16)}"
     scalar(connection, "SELECT GET_LOCK(%s, 0)", token)
     with closing(connection.cursor()) as cursor:
-        cursor.execute(_RECORD, (run.new.output_table, token, run.run_id))
+        of_whom = (run.new.output_table, run.new.generation, token, run.run_id)
+        cursor.execute(_RECORD, of_whom)
 
 
 class MysqlLedger(LedgerOnDemand):
@@ -61,43 +63,49 @@ class MysqlLedger(LedgerOnDemand):
         super().__init__(database)
         self._address = address
 
-    def acquire(self, output_table: str, job: str, owner: Owner, epoch: int) -> Lease:
+    def acquire(
+        self, output_table: str, job: str, owner: Owner, epoch: int, generation: str | None = None
+    ) -> Lease:
         """See `mlbatch.sink.Ledger.acquire`."""
         try:
-            lease = super().acquire(output_table, job, owner, epoch)
+            lease = super().acquire(output_table, job, owner, epoch, generation)
         except TemporaryError as error:
-            if not is_lock_wait(error) or not self._end_sleepers(output_table, owner):
+            wanted = generation or self.serving(output_table)
+            if not is_lock_wait(error) or not self._end_sleepers(output_table, wanted, owner):
                 raise
-            lease = super().acquire(output_table, job, owner, epoch)
-        self._forget(output_table)
+            lease = super().acquire(output_table, job, owner, epoch, generation)
+        self._forget(lease)
         return lease
 
-    def _forget(self, output_table: str) -> None:
+    def _forget(self, lease: Lease) -> None:
         """Who had the table before holds nothing any more; if this fails, the next lease does it."""
         with (
             suppress(TemporaryError),
             translated(self._address),
             closing(connect_to_writer(self._address)) as connection,
         ):
-            _execute(connection, _FORGET, output_table)
+            _execute(connection, _FORGET, lease.output_table, lease.generation)
 
-    def _end_sleepers(self, output_table: str, owner: Owner) -> bool:
+    def _end_sleepers(self, output_table: str, generation: str, owner: Owner) -> bool:
         """Whether there were connections of an owner that is gone, and they are ended now."""
+        serves = generation == self.serving(output_table)
+        table = output_table if serves else beside(output_table, generation)
         with (
             translated(self._address),
             closing(connect_to_writer(self._address)) as connection,
         ):
             # Read before the lease: who takes the table meanwhile is not among them.
-            found = list(_sleepers(connection, output_table))
-            holder = self.holder(output_table)
+            found = list(_sleepers(connection, output_table, generation))
+            holder = self.holder(table)
             if holder is not None and holder.owner_id != owner.owner_id:
                 return False
             return sum(_end(connection, number) for number in found) > 0
 
 
-def _sleepers(connection: LoadingConnection, output_table: str) -> Iterator[int]:
-    """Ids of the recorded connections of a table that are still the same ones."""
-    for token, number, user, client, age in _execute(connection, _RECORDED, output_table):
+def _sleepers(connection: LoadingConnection, output_table: str, generation: str) -> Iterator[int]:
+    """Ids of the recorded connections of a generation that are still the same ones."""
+    recorded = _execute(connection, _RECORDED, output_table, generation)
+    for token, number, user, client, age in recorded:
         living = _execute(connection, _LIVING, number)
         holds = scalar(connection, "SELECT IS_USED_LOCK(%s)", token) == number
         if holds and living and living[0][:2] == (user, client) and living[0][2] <= age + 1:

@@ -1,0 +1,114 @@
+"""`switch`."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import click
+
+from mlbatch.cli.session import Session
+from mlbatch.errors import ExitCode, UsageError
+from mlbatch.planner import Request
+from mlbatch.switching import Switched, roll_back, switch
+
+
+@click.command("switch")
+@click.argument("job")
+@click.option("--model", help="Alias or version to switch to; the champion by default.")
+@click.option("--roll-back", is_flag=True, help="Let the generation before serve again.")
+@click.option(
+    "--max-distance",
+    type=click.FloatRange(0, 1),
+    help="Share of labels that may move; the job's limit, 0.2, by default.",
+)
+@click.option("--supersede", is_flag=True, help="Give an unfinished run up and start it anew.")
+@click.option("--accept-code-change", is_flag=True, help="Resume with code that has changed.")
+@click.option("--workers", type=click.IntRange(min=1), help="Processes; one per core by default.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+@click.pass_obj
+def switch_command(
+    profile: str | None,
+    /,
+    job: str,
+    model: str | None,
+    roll_back: bool,  # noqa: FBT001  click passes flags by name
+    max_distance: float | None,
+    workers: int | None,
+    as_json: bool,  # noqa: FBT001
+    **request: Any,  # noqa: ANN401
+) -> int:
+    """Bring JOB's table to another model: filled beside it, looked over, renamed in one step.
+
+    Typed again, it goes on where it was cut short.
+    """
+    if roll_back and (model is not None or max_distance is not None):
+        message = "--roll-back goes to the generation before, with the model that it has"
+        raise UsageError(message, hint=f"mlbatch switch {job} --roll-back")
+    session = Session.open(profile, workers=workers)
+    started = time.monotonic()
+    ended = _switched(session, job, model, max_distance, Request(**request), back=roll_back)
+    seconds = time.monotonic() - started
+    click.echo(json.dumps(_facts(job, ended, seconds)) if as_json else _text(job, ended, seconds))
+    return ExitCode.QUARANTINED if ended.set_aside else ExitCode.DONE
+
+
+def _switched(
+    session: Session,
+    job: str,
+    model: str | None,
+    max_distance: float | None,
+    request: Request,
+    *,
+    back: bool,
+) -> Switched:
+    declared, tools = session.job(job), session.tools()
+    if back:
+        return roll_back(declared, tools, request=request)
+    return switch(declared, tools, model=model, max_distance=max_distance, request=request)
+
+
+def _facts(job: str, ended: Switched, seconds: float) -> dict[str, object]:
+    found = ended.inspection
+    return {
+        "schema": "mlbatch.switch/1",
+        "job": job,
+        "table": ended.table,
+        "switched": ended.idle is None,
+        "generation": ended.after.generation,
+        "model_version": ended.after.model_version,
+        "model_version_before": ended.before.model_version,
+        "kept": ended.kept if ended.idle is None else None,
+        "rows": found.rows if found else None,
+        "rows_quarantined": ended.set_aside,
+        "rescored": found.rescored if found else None,
+        "label_distance": round(found.distance.labels, 4) if found else None,
+        "score_distance": round(found.distance.scores, 4) if found else None,
+        "labels_changed": round(found.distance.changed, 4) if found else None,
+        "seconds": round(seconds, 2),
+    }
+
+
+def _text(job: str, ended: Switched, seconds: float) -> str:
+    after, before, found = ended.after, ended.before, ended.inspection
+    if ended.idle is not None:
+        return f"Nothing to do for {ended.table}: {ended.idle}."
+    lines = [
+        f"{job} · {ended.table} is of model v{after.model_version} (was v{before.model_version})"
+    ]
+    if found is not None:
+        apart = found.distance
+        lines.append(
+            f"{found.rows:,} rows; {found.rescored:,} predicted once more and the same. "
+            f"{apart.changed:.1%} of the labels changed; distance of labels {apart.labels:.3f}, "
+            f"of scores {apart.scores:.3f}."
+        )
+    if ended.set_aside:
+        lines.append(f"{ended.set_aside:,} rows are quarantined (see mlbatch show {job}).")
+    lines.append(
+        f"Done in {seconds:.1f} s. {ended.kept} keeps the rows of model v{before.model_version}"
+    )
+    if found is not None:
+        lines[-1] += f"; back: mlbatch switch {job} --roll-back"
+    return "\n".join(lines) + "."
