@@ -42,6 +42,10 @@ BATCH_BYTES = 512 * 1024
 does not grow with the length of texts."""
 
 
+_INCOMPARABLE = frozenset({"missing_key", "not_utf8", "out_of_range"})
+"""Faults of an input whose key or time cannot be compared with other rows'."""
+
+
 class Predictor(Protocol):
     """What scoring needs of a model."""
 
@@ -61,9 +65,11 @@ class Scorer:
 
     def score(self, batch: pa.RecordBatch, part_number: int, low: int) -> BatchCommit:
         """Predict ``batch``, which starts at row ``low`` of its part, and say what to commit."""
-        dead = self._tombstones(batch)
-        faults = self._judge(batch, dead)
-        duplicates = self._duplicates(batch, dead, faults)
+        found = self._judge(batch)
+        duplicates = self._duplicates(batch, found)
+        # Whatever an outdone row says, the newer row of its key says otherwise: also that it is gone.
+        dead = self._tombstones(batch) & ~duplicates
+        faults = {row: fault for row, fault in found.items() if not (dead | duplicates)[row]}
         alive = _rows_except(dead | duplicates, faults)
         rows, failed = self._predict(batch.take(alive))
         faults |= {int(alive[row]): fault for row, fault in failed.items()}
@@ -106,17 +112,19 @@ class Scorer:
             gone = pc.and_(gone, pc.is_valid(batch.column(name)))
         return np.asarray(gone.to_numpy(zero_copy_only=False))
 
-    def _judge(self, batch: pa.RecordBatch, dead: np.ndarray) -> Faults:
+    def _judge(self, batch: pa.RecordBatch) -> Faults:
         view, table = self.job.features.view, self.job.output.table
         read = {*self.job.inputs, *table.passed_through}
         columns = [column for column in view.columns if column.name in read]
-        found = judge_input(batch, columns, view.key, self.job.limits.text_characters)
-        return {row: fault for row, fault in found.items() if not dead[row]}
+        return judge_input(batch, columns, view.key, self.job.limits.text_characters)
 
-    def _duplicates(self, batch: pa.RecordBatch, dead: np.ndarray, faults: Faults) -> np.ndarray:
+    def _duplicates(self, batch: pa.RecordBatch, faults: Faults) -> np.ndarray:
         view = self.job.features.view
-        keyed = _rows_except(dead, faults)
         outdone = np.zeros(batch.num_rows, dtype=bool)
+        incomparable = {
+            row: fault for row, fault in faults.items() if fault.reason in _INCOMPARABLE
+        }
+        keyed = _rows_except(outdone, incomparable)
         outdone[keyed] = judge_duplicates(batch.take(keyed), view.key, str(view.cursor))
         return outdone
 
