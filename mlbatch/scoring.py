@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 LEAST_BATCH_ROWS = 1_024
 MOST_BATCH_ROWS = 8_192
-BATCH_BYTES = 512 * 1024
+BATCH_BYTES = 256 * 1024
 """Of the part's file in a batch: large enough that its fixed costs vanish, small enough that memory
 does not grow with the length of texts."""
 
@@ -71,10 +71,10 @@ class Scorer:
         dead = self._tombstones(batch) & ~duplicates
         faults = {row: fault for row, fault in found.items() if not (dead | duplicates)[row]}
         alive = _rows_except(dead | duplicates, faults)
-        rows, failed = self._predict(batch.take(alive))
+        rows, failed = self._predict(_taken(batch, alive))
         faults |= {int(alive[row]): fault for row, fault in failed.items()}
         kept = np.setdiff1d(np.arange(rows.num_rows), list(failed))
-        upserts = sorted_by(rows.take(pa.array(kept)), self.job.output.table.key)
+        upserts = sorted_by(_taken(rows, kept), self.job.output.table.key)
         return BatchCommit(
             part_number=part_number,
             low=low,
@@ -125,7 +125,8 @@ class Scorer:
             row: fault for row, fault in faults.items() if fault.reason in _INCOMPARABLE
         }
         keyed = _rows_except(outdone, incomparable)
-        outdone[keyed] = judge_duplicates(batch.take(keyed), view.key, str(view.cursor))
+        told = _taken(batch.select(list(dict.fromkeys((*view.key, str(view.cursor))))), keyed)
+        outdone[keyed] = judge_duplicates(told, view.key, str(view.cursor))
         return outdone
 
     def _predict(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, Faults]:
@@ -194,6 +195,11 @@ def _rows_except(out: np.ndarray, faults: Faults) -> np.ndarray:
     kept = ~out
     kept[list(faults)] = False
     return np.flatnonzero(kept)
+
+
+def _taken(batch: pa.RecordBatch, rows: np.ndarray) -> pa.RecordBatch:
+    """The ``rows`` of ``batch``, ascending and each once; all of them are no copy."""
+    return batch if len(rows) == batch.num_rows else batch.take(pa.array(rows, pa.int64()))
 
 
 def key_text(batch: pa.RecordBatch, row: int, key: tuple[str, ...]) -> str:

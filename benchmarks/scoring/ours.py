@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-WARM_UP_SECONDS = 3.0
+WARM_UP_SECONDS = 4.0
 
 
 def main() -> None:
