@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import hypothesis
 import pytest
 from toy.harness import ToyHarness
 from toy.job import Toy
 from toy.model import Obedient
 
 pytest_plugins = ["servers"]
+
+# How long one example takes tells of the machine's other work, not of ours.
+hypothesis.settings.register_profile("mlbatch", deadline=None)
+hypothesis.settings.load_profile("mlbatch")
 
 
 @pytest.fixture

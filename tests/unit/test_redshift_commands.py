@@ -324,6 +324,9 @@ def test_only_one_query_is_unloaded(select, near):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("select", ["SELECT 1;", " SELECT 1 ; ", "SELECT 1 -- x;\n;", "SELECT ';'"])
+@pytest.mark.parametrize(
+    "select",
+    ["SELECT 1;", "SELECT 1; -- the end", " SELECT 1 ; ", "SELECT 1 -- x;\n;", "SELECT ';'"],
+)
 def test_a_semicolon_at_the_end_of_a_query_is_fine(select):
     assert parse_unload(f"UNLOAD ($q${select}$q$) TO 's3://b/p'").select == select

@@ -125,7 +125,7 @@ def _check_select(select: str) -> None:
     if len(statements) > 1:
         raise Refusal("42601", f'syntax error at or near "{words(statements[1])[0].raw}"')
     try:
-        tree = sqlglot.parse_one(select, read="redshift")
+        tree = sqlglot.parse_one(statements[0] if statements else "", read="redshift")
     except SqlglotError:
         return  # the engine says what is wrong with it
     if not isinstance(tree, (exp.Select, exp.SetOperation, exp.Subquery)):
