@@ -78,7 +78,8 @@ def test_a_column_of_the_catalogue(session, rows, column, kind, full, length, di
         )
         assert found == [(kind, length, nullable, *digits)]
     query = (
-        "SELECT type, notnull FROM pg_table_def WHERE schemaname = 'shop'"
+        'SELECT type, "notnull" FROM pg_table_def'
+        " WHERE schemaname = 'shop'"
         f" AND tablename = 'goods' AND \"column\" = '{column}'"
     )
     assert rows(session, query) == [(full or kind, nullable == "NO")]
