@@ -78,9 +78,11 @@ HEADER = (
 def start(world: World, sink: object, *, full: bool) -> int:
     """An attempt in a process group of its own; its exit code is how it ended."""
     child = os.fork()
+    # Both do it, so that the group is there for whoever of them goes on first.
+    with contextlib.suppress(OSError):
+        os.setpgid(child, child)
     if child:
         return child
-    os.setsid()
     hasten()
     quiet = os.open(world.folder / "children.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(quiet, 2)

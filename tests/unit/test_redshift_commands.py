@@ -307,3 +307,26 @@ def test_a_quoted_word_is_no_keyword():
     assert not reader.accept("FROM")
     assert reader.text() == "FROM"
     assert reader.accept("FROM")
+
+
+@pytest.mark.parametrize(
+    ("select", "near"),
+    [
+        ("DELETE FROM t", "DELETE"), ("INSERT INTO t VALUES (1)", "INSERT"), ("DROP TABLE t", "DROP"),
+        ("UPDATE t SET a = 1", "UPDATE"), ("CREATE TABLE x AS SELECT 1", "CREATE"), ("VACUUM", "VACUUM"),
+        ("t", "t"), ("SELECT 1; DROP TABLE t", "DROP"), ("SELECT 1; SELECT 2;", "SELECT"),
+    ],
+)  # fmt: skip
+def test_only_one_query_is_unloaded(select, near):
+    """Whatever else is in the quotes is refused, not run."""
+    assert refusal(parse_unload, f"UNLOAD ($${select}$$) TO 's3://b/p'") == (
+        "42601", f'syntax error at or near "{near}"',
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "select",
+    ["SELECT 1;", "SELECT 1; -- the end", " SELECT 1 ; ", "SELECT 1 -- x;\n;", "SELECT ';'"],
+)
+def test_a_semicolon_at_the_end_of_a_query_is_fine(select):
+    assert parse_unload(f"UNLOAD ($q${select}$q$) TO 's3://b/p'").select == select

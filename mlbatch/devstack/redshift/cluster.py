@@ -8,6 +8,9 @@ from typing import Literal, Protocol
 from mlbatch.devstack.redshift.faults import Faults
 from mlbatch.devstack.redshift.object_store import ObjectStore
 
+SUPERUSER = 100
+"""The number of every user here."""
+
 
 @dataclass(frozen=True, slots=True)
 class EngineOptions:

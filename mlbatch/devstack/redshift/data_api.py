@@ -29,6 +29,8 @@ from mlbatch.devstack.redshift.statement import bind_names
 MAX_BYTES = 100_000
 MAX_BATCH = 40
 MAX_WAIT_SECONDS = 30
+MAX_SESSION_SECONDS = 86_400
+MAX_RESULTS = 100
 _JSON = "application/x-amz-json-1.1"
 _TARGET = "RedshiftData."
 
@@ -115,6 +117,7 @@ class DataApi:
             given = json.loads(body or b"{}")
         except ValueError as error:
             raise DataApiError("SerializationException", str(error)) from error
+        given = _shaped(given)
         about = f"{name} {_sql_of(given)}"
         fault = self._engine.faults.take("http", about)
         if fault:
@@ -135,13 +138,13 @@ class DataApi:
     def _submit(
         self, given: Mapping[str, Any], statements: list[str], *, is_batch: bool
     ) -> dict[str, Any]:
-        text = _sql_of(given)
+        text, seconds = _sql_of(given), _seconds(given)
         # A lost request and a lost reply look alike to the client; the work differs.
         if self._engine.faults.take("drop", text):
             raise Dropped
         request = _request(given, statements, is_batch=is_batch)
         execution = self._execution(given, request)
-        execution.wait(_seconds(given))
+        execution.wait(seconds)
         if self._engine.faults.take("lose_reply", text):
             raise Dropped
         return views.submitted(execution)
@@ -171,16 +174,18 @@ class DataApi:
 
     def _session(self, given: Mapping[str, Any], request: Request) -> tuple[str | None, Session]:
         asked, seconds = given.get("SessionId"), given.get("SessionKeepAliveSeconds")
+        if seconds is not None and not 0 <= seconds <= MAX_SESSION_SECONDS:
+            raise _invalid(f"SessionKeepAliveSeconds must be between 0 and {MAX_SESSION_SECONDS}")
         if asked:
-            kept = self._kept(str(asked))
+            kept = self._kept(asked)
             if seconds is not None:
-                kept.seconds = int(seconds)
-            return str(asked), kept.session
+                kept.seconds = seconds
+            return asked, kept.session
         session = self._engine.session(request.user, may_drop=False)
         if not seconds:
             return None, session
         made = str(uuid.uuid4())
-        kept = _KeptSession(session, int(seconds), request.database, request.user)
+        kept = _KeptSession(session, seconds, request.database, request.user)
         self._sessions[made] = kept
         return made, session
 
@@ -234,7 +239,7 @@ class DataApi:
             if wanted in ("ALL", execution.status)
             and (execution.request.name or "").startswith(name)
         ]
-        most, start = int(given.get("MaxResults") or 100), int(given.get("NextToken") or 0)
+        most, start = _most(given), int(given.get("NextToken") or 0)
         more = {"NextToken": str(start + most)} if start + most < len(found) else {}
         return {"Statements": found[start : start + most], **more}
 
@@ -253,7 +258,7 @@ class DataApi:
         key, _, number = str(given.get("Id", "")).partition(":")
         execution = self._executions.get(key)
         count = len(execution.request.statements) if execution else 0
-        if execution is None or (number and not (number.isdigit() and 1 <= int(number) <= count)):
+        if execution is None or (number and not (number.isdecimal() and 1 <= int(number) <= count)):
             message = f"Query {key} does not exist."
             raise DataApiError("ResourceNotFoundException", message, ResourceId=key)
         return execution, int(number) if number else None
@@ -270,6 +275,29 @@ _OPERATIONS: dict[str, Callable[[DataApi, Mapping[str, Any]], dict[str, Any]]] =
 }
 
 
+_SHAPES: dict[type, frozenset[str]] = {
+    str: frozenset([
+        "ClientToken", "ClusterIdentifier", "Database", "DbUser", "ExecutionMode", "Id", "NextToken",
+        "SecretArn", "SessionId", "Sql", "StatementName", "Status", "WorkgroupName",
+    ]),
+    int: frozenset(["MaxResults", "SessionKeepAliveSeconds", "WaitTimeSeconds"]),
+    list: frozenset(["Parameters", "Sqls"]),
+}  # fmt: skip
+
+
+def _shaped(given: object) -> dict[str, Any]:
+    """What came, if it is an object whose members have their types; null is as good as nothing."""
+    if not isinstance(given, dict):
+        raise DataApiError("SerializationException", "the request is not a JSON object")
+    found = {name: value for name, value in given.items() if value is not None}
+    for kind, names in _SHAPES.items():
+        for name in names & found.keys():
+            if type(found[name]) is not kind:
+                text = f"{name} is not of type {kind.__name__}"
+                raise DataApiError("SerializationException", text)
+    return found
+
+
 def _sql_of(given: Mapping[str, Any]) -> str:
     texts = given.get("Sqls") or [given.get("Sql") or given.get("Id") or ""]
     return "; ".join(str(text) for text in texts)
@@ -280,6 +308,16 @@ def _seconds(given: Mapping[str, Any]) -> float:
     if not 0 <= seconds <= MAX_WAIT_SECONDS:
         raise _invalid(f"WaitTimeSeconds must be between 0 and {MAX_WAIT_SECONDS}")
     return seconds
+
+
+def _most(given: Mapping[str, Any]) -> int:
+    """How many statements are listed at once."""
+    most, token = given.get("MaxResults", MAX_RESULTS), given.get("NextToken", "0")
+    if not 0 <= most <= MAX_RESULTS:
+        raise _invalid(f"MaxResults must be between 0 and {MAX_RESULTS}")
+    if not token.isdecimal():
+        raise _invalid("NextToken is not one of ListStatements")
+    return most or MAX_RESULTS
 
 
 def _request(given: Mapping[str, Any], statements: list[str], *, is_batch: bool) -> Request:
@@ -308,7 +346,9 @@ def _request(given: Mapping[str, Any], statements: list[str], *, is_batch: bool)
 def _bound(sql: str, parameters: list[dict[str, str]]) -> SubStatement:
     if not parameters:
         return SubStatement(sql, sql)
-    values = {item["name"]: item["value"] for item in parameters}
+    if not all(isinstance(item, dict) and {"name", "value"} <= item.keys() for item in parameters):
+        raise _invalid("Each of Parameters has a name and a value.")
+    values = {str(item["name"]): str(item["value"]) for item in parameters}
     try:
         return SubStatement(sql, bind_names(sql, values))
     except Refusal as refusal:

@@ -112,7 +112,7 @@ def listed(execution: Execution) -> Document:
 
 def page(table: pa.Table, token: str | None, rows: int) -> Document:
     """One page of a result."""
-    start = int(token) if token and token.isdigit() else 0
+    start = int(token) if token and token.isdecimal() else 0
     more = {"NextToken": str(start + rows)} if start + rows < table.num_rows else {}
     return {
         "Records": records(table.slice(start, rows)),

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -119,7 +120,13 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         try:
-            reply = self.server.answer(self._request())
+            request = self._request()
+        except ValueError:
+            self.close_connection = True
+            self.send_error(HTTPStatus.BAD_REQUEST)
+            return
+        try:
+            reply = self.server.answer(request)
         except Dropped:
             self.close_connection = True
             return
@@ -135,6 +142,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _request(self) -> Request:
         length = int(self.headers.get("Content-Length") or 0)
+        if length < 0:
+            raise ValueError(length)
         parts = urlsplit(self.path)
         headers = {name.lower(): value for name, value in self.headers.items()}
         query = parse_qs(parts.query, keep_blank_values=True)
@@ -151,9 +160,10 @@ def faults_reply(request: Request, faults: Faults) -> Reply:
     elif request.method == "POST":
         try:
             found = json.loads(request.body)
-            for rule in found if isinstance(found, list) else [found]:
-                faults.add(Fault.of(rule))
+            made = [Fault.of(rule) for rule in (found if isinstance(found, list) else [found])]
         except ValueError as error:
             return json_reply(400, {"error": str(error)})
+        for fault in made:
+            faults.add(fault)
     rules = [{"kind": r.kind, "pattern": r.pattern, "times": r.times} for r in faults.rules]
     return json_reply(200, {"faults": rules})

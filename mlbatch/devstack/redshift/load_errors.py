@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from mlbatch.devstack.redshift.cluster import Cluster
+from mlbatch.devstack.redshift.cluster import SUPERUSER, Cluster
 from mlbatch.devstack.redshift.refusal import Refusal
 
 EXTRA_COLUMNS, TOO_LONG, BAD_DATE, BAD_TIMESTAMP, INVALID_DIGIT = 1202, 1204, 1205, 1206, 1207
@@ -29,7 +29,6 @@ _REASONS = {
     BAD_JSON: "Invalid JSON, Type: {type}",
 }
 _LONGEST = 1024
-_SUPERUSER = 100
 _SHORT = {
     "SMALLINT": ("int2", "Short"), "INTEGER": ("int4", "Integer"), "BIGINT": ("int8", "Long"),
     "FLOAT": ("float4", "Float"), "DOUBLE": ("float8", "Double"), "BOOLEAN": ("bool", "Boolean"),
@@ -78,7 +77,7 @@ class ErrorLog:
     def record(self, error: LoadError) -> None:
         """A row of stl_load_errors, which outlives the transaction."""
         self.cluster.record("stl_load_errors", {
-            "userid": _SUPERUSER, "slice": 0, "tbl": self.table_id,
+            "userid": SUPERUSER, "slice": 0, "tbl": self.table_id,
             "starttime": datetime.now(UTC).replace(tzinfo=None), "session": self.pid,
             "query": self.query, "filename": error.file, "line_number": error.line,
             "colname": error.column, "type": _short(error.type)[0],

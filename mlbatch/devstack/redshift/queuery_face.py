@@ -6,6 +6,7 @@ import base64
 import hmac
 import itertools
 import json
+import re
 import threading
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -29,6 +30,9 @@ ROOT = "/v1/queries"
 URL_SECONDS = 6 * 3600
 FIRST_WAIT_SECONDS = 1.0
 """The first GET waits so long: official clients look again only after three seconds."""
+
+_FIELDS = re.compile(r"(?:\*|\w+)(?:,(?:\*|\w+))*")
+_INNERMOST = re.compile(rf"(?<=\w)\[{_FIELDS.pattern}\]")
 
 
 class _Denied(Exception):
@@ -97,9 +101,11 @@ class QueueryFace:
         if request.method == "POST" and path == ROOT:
             return self._create(request, account)
         number = path.removeprefix(f"{ROOT}/")
-        query = self._queries.get(int(number)) if number.isdigit() else None
+        query = self._queries.get(int(number)) if number.isdecimal() else None
         if request.method != "GET" or query is None or query.account != account:
             return json_reply(404, {"status_code": 404, "error": "not found"})
+        if not all(_are_fields(text) for text in request.query.get("fields", ())):
+            return json_reply(400, {"status_code": 400, "error": "Invalid query in ?fields="})
         query.wait_once(FIRST_WAIT_SECONDS)
         return json_reply(200, self._document(query))
 
@@ -161,6 +167,16 @@ def _parameters(request: Request) -> dict[str, Any]:
     form = parse_qs(request.body.decode(), keep_blank_values=True)
     single = {name: values[0] for name, values in form.items()}
     return single | {"values": form.get("values[]", [])}
+
+
+def _are_fields(text: str) -> bool:
+    """Whether ``text`` is a comma list of names, each with a list of its own in brackets or none.
+
+    Which of them are asked for makes no difference: every field is always sent.
+    """
+    while _INNERMOST.search(text):
+        text = _INNERMOST.sub("", text)
+    return _FIELDS.fullmatch(text) is not None
 
 
 def _truth(given: Mapping[str, Any]) -> bool:

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from mlbatch.devstack.redshift import statement as statements
 from mlbatch.devstack.redshift.answer import Answer
-from mlbatch.devstack.redshift.cluster import Cluster
+from mlbatch.devstack.redshift.cluster import SUPERUSER, Cluster
 from mlbatch.devstack.redshift.copying import copy
 from mlbatch.devstack.redshift.faults import Dropped
 from mlbatch.devstack.redshift.interruption import Interruption
@@ -315,6 +315,7 @@ class Session:
             "pg_last_unload_id": self.last_unload,
             "pg_backend_pid": self.pid,
             "current_user": self.user,
+            "current_user_id": SUPERUSER,
             "current_database": DATABASE,
             "current_schema": self.parameters.schemas.split(",")[0],
             "version": VERSION,

@@ -86,14 +86,17 @@ def _bind(sql: str, values: Mapping[str, object], sign: str) -> str:
 
 def for_duckdb(sql: str, system: SystemCall) -> tuple[str, ...]:
     """DuckDB's statements for a query, a definition or a change of rows."""
-    is_definition = words(sql)[0].value == "CREATE"
+    meaning = words(sql)
+    if not meaning:
+        raise Refusal("42601", "syntax error at end of input")
+    is_definition = meaning[0].value == "CREATE"
     text = definition.without_column_keys(sql) if is_definition else sql
     try:
         tree = sqlglot.parse_one(text, read="redshift")
     except Exception as error:
         raise _syntax_error(error, sql) from error
     if isinstance(tree, (exp.Command, exp.Column, exp.Alias)):
-        raise Refusal("42601", f'syntax error at or near "{words(sql)[0].raw}"')
+        raise Refusal("42601", f'syntax error at or near "{meaning[0].raw}"')
     _name_columns(tree)
     known = tree.transform(lambda node: _system(node, system))
     try:
@@ -104,7 +107,7 @@ def for_duckdb(sql: str, system: SystemCall) -> tuple[str, ...]:
 
 def _syntax_error(error: Exception, sql: str) -> Refusal:
     lines = re.sub(r"\x1b\[\d+m", "", str(error)).splitlines()
-    near = words(sql)[0].raw if words(sql) else "end of input"
+    near = words(sql)[0].raw
     return Refusal("42601", f'syntax error in or near "{near}": {lines[0] if lines else ""}')
 
 
@@ -120,7 +123,8 @@ def _name_columns(tree: exp.Expr) -> None:
 
 
 def _named(item: exp.Expr) -> exp.Expr:
-    if item.output_name or item.is_star or isinstance(item, exp.Aliases):
+    is_named = item.output_name and not isinstance(item, exp.Literal)
+    if is_named or item.is_star or isinstance(item, exp.Aliases):
         return item
     inner = item.this if isinstance(item, exp.Window) else item
     if isinstance(inner, exp.Anonymous):
@@ -137,11 +141,12 @@ _NILADIC: dict[type[exp.Expr], str] = {
     exp.CurrentVersion: "version",
     exp.CurrentDatabase: "current_database",
     exp.CurrentSchema: "current_schema",
+    exp.CurrentUserId: "current_user_id",
 }
 SYSTEM_FUNCTIONS = frozenset([
     "pg_last_copy_count", "pg_last_unload_count", "pg_last_query_id", "pg_last_copy_id",
     "pg_last_unload_id", "pg_backend_pid", "pg_cancel_backend", "pg_terminate_backend", "version",
-    "current_setting", "current_database", "current_schema", "current_user_id",
+    "current_setting", "current_database", "current_schema",
 ])  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from mlbatch.devstack.redshift.answer import Answer
-from mlbatch.devstack.redshift.cluster import Cluster
+from mlbatch.devstack.redshift.cluster import SUPERUSER, Cluster
 from mlbatch.devstack.redshift.faults import Fault
 from mlbatch.devstack.redshift.interruption import Interruption
 from mlbatch.devstack.redshift.part_files import ParquetPart, PartFile, Slice, TextPart
@@ -27,7 +27,6 @@ NOT_EMPTY = (
     " manually removing the target files in S3, or using the ALLOWOVERWRITE option."
 )
 LONGEST_TEXT = 65_535
-_SUPERUSER = 100
 
 
 class UnloadSession(Protocol):
@@ -173,7 +172,7 @@ class _Run:
     def _log(self, slice_number: int, file: _Written, began: datetime) -> None:
         """A row of stl_unload_log."""
         self._session.engine.record("stl_unload_log", {
-            "userid": _SUPERUSER, "query": self._session.query, "slice": slice_number,
+            "userid": SUPERUSER, "query": self._session.query, "slice": slice_number,
             "pid": self._session.pid, "path": file.uri,
             "start_time": began.replace(tzinfo=None),
             "end_time": datetime.now(UTC).replace(tzinfo=None), "line_count": file.rows,

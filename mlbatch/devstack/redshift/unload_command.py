@@ -10,6 +10,7 @@ from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
 from mlbatch.devstack.redshift.command_reader import CommandReader, Meaning, accept_authorization
+from mlbatch.devstack.redshift.lexer import split, words
 from mlbatch.devstack.redshift.refusal import Refusal, unsupported
 
 Format = Literal["text", "csv", "parquet"]
@@ -120,9 +121,15 @@ def _check(command: UnloadCommand) -> None:
 
 
 def _check_select(select: str) -> None:
+    statements = split(select)
+    if len(statements) > 1:
+        raise Refusal("42601", f'syntax error at or near "{words(statements[1])[0].raw}"')
     try:
-        tree = sqlglot.parse_one(select, read="redshift")
+        tree = sqlglot.parse_one(statements[0] if statements else "", read="redshift")
     except SqlglotError:
         return  # the engine says what is wrong with it
-    if isinstance(tree, exp.Query) and tree.args.get("limit") is not None:
+    if not isinstance(tree, (exp.Select, exp.SetOperation, exp.Subquery)):
+        # DuckDB would run it there and then.
+        raise Refusal("42601", f'syntax error at or near "{words(select)[0].raw}"')
+    if tree.args.get("limit") is not None:
         raise unsupported("Limit clause is not supported")
