@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from toy.harness import note, notes
 from toy.job import Toy
 from toy.model import Obedient
 
 from mlbatch.connectors.sqlite import SqlitePartSession
-from mlbatch.errors import UsageError
+from mlbatch.errors import ModelIncompatible, UsageError
 from mlbatch.inference import infer, preview
 from mlbatch.ledger import RunKind, RunState
 from mlbatch.planner import Request
@@ -66,6 +68,17 @@ def test_another_version_by_name_is_refused_with_the_ways_to_it(harness):
     assert infer(Toy, Request(), harness.tools, model="1").run.new.model.version == 1
     assert infer(Toy, Request(in_place=True), harness.tools, model="2").totals.written == 5
     assert versions(harness) == {2}
+
+
+def test_a_model_that_is_no_longer_usable_says_the_way_to_another(harness):
+    harness.notes(notes(5)).infer()
+    with pytest.raises(ModelIncompatible) as caught:
+        infer(Toy, Request(), replace(harness.tools, load_model=_refuse))
+    assert "train another model; then `mlbatch switch toy`" in caught.value.hint
+
+
+def _refuse(*_):
+    raise ModelIncompatible
 
 
 def test_the_plan_tells_which_model_a_run_would_have(harness):

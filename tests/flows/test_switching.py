@@ -140,6 +140,30 @@ def test_what_the_deltas_cannot_have_seen_is_mended_before_the_switch(harness, m
     ]  # fmt: skip
 
 
+def test_what_comes_after_the_look_is_in_the_last_delta(embedded, monkeypatch):
+    inspect = switching.inspect
+
+    def then_rows(*given):
+        found = inspect(*given)
+        embedded.notes([note(902, "good", minutes=9_000)])
+        return found
+
+    monkeypatch.setattr(switching, "inspect", then_rows)
+    done = switch(Toy, embedded.tools)
+    assert done.inspection.rows == 25
+    assert labels(embedded)[902] == "good"
+
+
+def test_changed_code_is_not_silently_resumed(embedded, monkeypatch):
+    killed_at("after_adopt", lambda: switch(Toy, embedded.tools))
+    monkeypatch.setattr("mlbatch.inference.code_digest", lambda _: "other")
+    with pytest.raises(UsageError, match="code has changed"):
+        switch(Toy, embedded.tools)
+    switch(Toy, embedded.tools, request=Request(supersede=True))
+    states = [run.state for run in embedded.tools.sink.ledger().runs("mood", "g2")]
+    assert states == [RunState.DONE] * 3 + [RunState.SUPERSEDED]
+
+
 def test_quarantined_rows_are_no_reason_to_refuse(harness):
     harness.notes([note(50, "!nan", minutes=600)])
     assert switch(Toy, harness.tools).set_aside == 1
