@@ -56,7 +56,7 @@ def read_part(
         wanted = _head(_without_head(scan, skip), end - start)
         for batch in rebatch(wanted, batch_rows):
             yield conform(batch, schema, where=f"part {part.number} ({part.uri})")
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError) as error:
         message = f"part {part.number} ({part.uri}) cannot be read: {error}"
         damaged = SnapshotError(message, hint="run again with --full to unload anew")
         # A machine that is short of memory or files says nothing about the part.
