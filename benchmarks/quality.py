@@ -129,7 +129,7 @@ def recipe_rows() -> Rows:
             "ingredients": " ".join(r["ingredients"]),
             "steps": " ".join(text for _, text in r["lines"]),
             "label": r["category"],
-            "dish": f"{r['category']}/{r['dish']}",
+            "dish": r["dish"],
         }
         for r in recipes()
     ]
@@ -269,17 +269,20 @@ def real_lines() -> dict[str, tuple[list[str], bool]]:
         ("Edo, classical steps", "original_steps"),
     ):
         found[kind] = ([t for r in old for t in r.get(column) or []], True)
-    found["Edo, real tips"] = (real_tips(old), False)
+    found["Edo, tips as they stand"] = (beside_recipes(old), False)
+    found["Edo, tips by sentence"] = (tip_sentences(old), False)
     return {name: value for name, value in found.items() if value[0]}
 
 
-def real_tips(old: Rows) -> list[str]:
-    """Full sentences that people wrote beside a recipe, as tips or to describe it: no steps.
+def beside_recipes(old: Rows) -> list[str]:
+    """What people wrote beside a recipe, as tips or to describe it: no steps. Some of it repeats."""
+    texts = [t for r in old for t in [*(r.get("description") or []), r.get("tips")]]
+    return [text for text in texts if text]
 
-    Names of dishes and of authors, which end in no full stop, are not sentences.
-    """
-    texts = [t for r in old for t in [*(r.get("description") or []), r.get("tips") or ""]]
-    sentences = [s.strip() for t in texts for s in re.split(r"(?<=。)|\n", t)]
+
+def tip_sentences(old: Rows) -> list[str]:
+    """The same, in different full sentences: without names of dishes and authors."""
+    sentences = [s.strip() for t in beside_recipes(old) for s in re.split(r"(?<=。)|\n", t)]
     return list(dict.fromkeys(s for s in sentences if s.endswith("。")))
 
 
