@@ -221,6 +221,8 @@ class MariaDb:
             f"--bind-address={self.host}",
             f"--socket={self._link.readlink() / 's.sock'}",
             f"--pid-file={self._link.readlink() / 'pid'}",
+            # A server that starts removes what it takes for an older one's leftovers in here.
+            f"--tmpdir={self._link.readlink()}",
             f"--init-file={self._accounts}",
             f"--secure-file-priv={self.folder / 'files'}",
             *_OPTIONS,
