@@ -437,3 +437,10 @@ def test_an_error_has_its_detail_and_no_nul():
     assert (kind, body) == (b"E", b"SERROR\0CXX000\0Ma b\0Dwhy\0\0")
     kind, body = read_message(io.BytesIO(messages.notice_response("told")))
     assert (kind, body) == (b"N", b"SINFO\0C00000\0Mtold\0\0")
+
+
+@pytest.mark.parametrize("value", ["DATE '20000-01-01'", "TIMESTAMP '20000-01-01 00:00:00'"])
+def test_a_value_beyond_pythons_calendar_is_refused_and_the_session_goes_on(shared, value):
+    assert code(shared.ask(query(f"SELECT {value} AS v"))) == "XX000"
+    assert code(shared.ask(parse(f"SELECT {value} AS v"), bind(), execute(), SYNC)) == "XX000"
+    assert row(shared.ask(query("SELECT 1 AS v"))) == [b"1"]

@@ -288,6 +288,18 @@ def test_like_copies_columns_lengths_and_not_null():
                 connection.execute("INSERT INTO n VALUES (?, ?)", row)
 
 
+def test_a_super_column_is_kept_as_json_and_added_columns_lose_their_keys():
+    with duckdb.connect() as connection:
+        for sql in (
+            "CREATE TABLE t (a SUPER, b INT)",
+            "ALTER TABLE t ADD COLUMN c INT ENCODE zstd",
+        ):
+            for one in for_duckdb(sql, nothing):
+                connection.execute(one)
+        kinds = connection.execute("SELECT data_type FROM duckdb_columns() WHERE table_name = 't'")
+        assert [kind for (kind,) in kinds.fetchall()] == ["JSON", "INTEGER", "INTEGER"]
+
+
 def test_several_tables_are_dropped_one_after_another():
     assert for_duckdb("DROP TABLE IF EXISTS a, b", nothing) == (
         "DROP TABLE IF EXISTS a", "DROP TABLE IF EXISTS b",

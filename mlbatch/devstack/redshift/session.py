@@ -140,8 +140,6 @@ class Session:
         except Refusal:
             self.failed = self.in_transaction
             raise
-        except Dropped:
-            raise
         except Exception as error:
             # A defect of ours too must reach the client, which would wait for ever otherwise.
             self.failed = self.in_transaction

@@ -142,7 +142,7 @@ def _start(connection: socket.socket, face: WireServer, stack: ExitStack) -> _St
         code = body.number("!i")
         if code == messages.SSL_REQUEST and face.tls and not isinstance(connection, ssl.SSLSocket):
             connection.sendall(b"S")
-            connection = _secured(connection, face, stack)
+            connection = _secured(connection, face, face.tls, stack)
         elif code in (messages.SSL_REQUEST, messages.GSS_REQUEST):
             connection.sendall(b"N")
         elif code == messages.CANCEL_REQUEST:
@@ -182,10 +182,10 @@ def _receive(connection: socket.socket, size: int) -> bytes:
     return data
 
 
-def _secured(connection: socket.socket, face: WireServer, stack: ExitStack) -> ssl.SSLSocket:
-    if face.tls is None:
-        raise Refusal("08P01", "this server has no certificate")
-    secured = face.tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+def _secured(
+    connection: socket.socket, face: WireServer, tls: ssl.SSLContext, stack: ExitStack
+) -> ssl.SSLSocket:
+    secured = tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
     stack.enter_context(secured)
     # Before the handshake, in which a client may stall.
     stack.enter_context(face.remembered(secured))
