@@ -3,8 +3,6 @@ CREATE USER 'mlbatch_writer'@'%' REQUIRE SSL;
 GRANT SELECT, INSERT, UPDATE, DELETE, TRIGGER ON DATABASE_NAME.* TO 'mlbatch_writer'@'%';
 -- The first run of a job, and of one with a new column, makes its table: give these for then, or always.
 GRANT CREATE, ALTER ON DATABASE_NAME.* TO 'mlbatch_writer'@'%';
--- `mlbatch switch` gives tables other names, which takes the right to drop: give it for then, or always.
-GRANT DROP ON DATABASE_NAME.* TO 'mlbatch_writer'@'%';
 -- Whoever only looks: `mlbatch plan`, `list`, `show` and `status`.
 CREATE USER 'mlbatch_reader'@'%' REQUIRE SSL;
 GRANT SELECT ON DATABASE_NAME.* TO 'mlbatch_reader'@'%';

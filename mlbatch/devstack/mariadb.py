@@ -31,7 +31,7 @@ NAME = "mysql"
 DATABASE = "mlbatch"
 WRITER = "mlbatch"
 ADMIN = "admin"
-WRITER_RIGHTS = "SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, DROP, TRIGGER"
+WRITER_RIGHTS = "SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, TRIGGER"
 """TRIGGER only shows whether a table has some, which decides how rows are written."""
 _PLACES = ("/usr/sbin", "/usr/bin", "/usr/libexec", "/usr/local/bin", "/opt/homebrew/bin")
 _ACCOUNT = "mysql"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import sqlite3
 import threading
@@ -19,12 +20,15 @@ from toy.job import Mood
 from mlbatch import failpoint
 from mlbatch.connectors.database.generation_store import begin_switch
 from mlbatch.connectors.mysql import address as mysql_settings
+from mlbatch.connectors.mysql import sink as mysql_sink
 from mlbatch.connectors.mysql import swapping
 from mlbatch.connectors.mysql.address import connect
 from mlbatch.connectors.mysql.session import MysqlPartSession
 from mlbatch.connectors.mysql.sink import MysqlDatabase, MysqlSink
+from mlbatch.connectors.password import FixedPassword
 from mlbatch.connectors.sqlite import SqliteSink
-from mlbatch.errors import Busy, Fenced, RunFailed, TemporaryError
+from mlbatch.devstack.mariadb import WRITER_RIGHTS
+from mlbatch.errors import Busy, Fenced, RunFailed, SettingsError, TemporaryError
 from mlbatch.generation import Active, GenerationState
 from mlbatch.ledger import BatchCommit, ModelPin, NewRun, Owner, RunKind, RunState
 from mlbatch.snapshot import Part, Snapshot
@@ -340,3 +344,29 @@ def test_a_rename_of_a_lost_connection_comes_no_more(server, monkeypatch):
         server.swap(*leases)
     assert server.ledger().active("mood") == Active("g1", 1, "r1")
     assert (versions(server), server.holds("mood__g2")) == ({1}, True)
+
+
+def test_who_may_not_rename_is_told_before_all_work(server):
+    address = server.address
+    user = f"w{secrets.token_hex(4)}"
+    writer = MysqlSink(replace(address, user=user, password=FixedPassword("sesame")))
+    with closing(connect(address)) as connection:
+        connection.query(f"CREATE USER '{user}'@'%' IDENTIFIED BY 'sesame'")
+        connection.query(f"GRANT {WRITER_RIGHTS} ON {address.database}.* TO '{user}'@'%'")
+    beside = replace(TABLE, name="mood__g3")
+    for _ in range(2):
+        with pytest.raises(SettingsError, match="DROP command denied") as caught:
+            writer.prepare(beside, "mood")
+        assert "deploy/mysql holds the statements" in caught.value.hint
+        assert not writer.holds("mood__g3")
+    with pytest.raises(SettingsError, match="DROP command denied"):
+        writer.swap(*both(writer))
+    assert writer.ledger().active("mood") == Active("g1", 1, "r1")
+    with closing(connect(address)) as connection:
+        connection.query(f"GRANT DROP ON {address.database}.* TO '{user}'@'%'")
+    # The server looks at rights when a connection begins, as in the next command's process.
+    mysql_sink._engine.cache_clear()
+    writer.prepare(beside, "mood")
+    leases = both(writer, epoch=500)
+    writer.swap(*leases)
+    assert versions(writer) == {2}

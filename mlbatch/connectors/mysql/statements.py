@@ -58,9 +58,13 @@ CHILDREN = (
 )
 
 
-def create_like(name: str, like: str) -> str:
+def create_like(name: str, like: str) -> tuple[str, str]:
     """An empty table with the columns and indexes of another one, and not its triggers."""
-    return f"CREATE TABLE {quote_identifier(name)} LIKE {quote_identifier(like)}"
+    new = quote_identifier(f"{name}_")
+    return (
+        f"CREATE TABLE IF NOT EXISTS {new} LIKE {quote_identifier(like)}",
+        f"RENAME TABLE {new} TO {quote_identifier(name)}",
+    )
 
 
 def load(table: OutputTable) -> str:
