@@ -51,7 +51,7 @@ def set_part_aside(
 
 
 def _read(part: Part, keys: pa.Schema, storage: Storage, start: int) -> Iterator[pa.RecordBatch]:
-    with storage.open(part.uri, etag=part.etag) as file:
+    with storage.open(part.file_uri, etag=part.etag) as file:
         yield from read_part(file, part, keys, start=start, batch_rows=BATCH_ROWS)
 
 

@@ -80,7 +80,7 @@ def _look(
                 _pieces(parquet.metadata, Part(0, entry.uri, rows, entry.bytes, stored.etag))
             )
             schema = parquet.schema_arrow
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError) as error:
         message = f"{entry.uri} is not a Parquet file: {error}"
         raise SnapshotError(message, hint="run again with --full to unload anew") from error
     if rows != entry.rows:

@@ -100,6 +100,21 @@ def test_a_part_that_kills_twice_is_set_aside_whole_and_the_rest_goes_on(sink, t
     is_tried_again(harness)
 
 
+def test_of_a_file_that_is_cut_only_the_piece_that_kills_is_set_aside(tmp_path, monkeypatch):
+    monkeypatch.setattr("mlbatch.unloading.PIECE_BYTES", 1)
+    monkeypatch.setattr("mlbatch.connectors.duckdb.GROUP_ROWS", 10)
+    harness = harness_on(SqliteSink(tmp_path / "outputs.db"), tmp_path)
+    ended = harness.notes(poisoned(33, 37)).infer()
+
+    (aside,) = ended.parts_aside
+    hurt = rows_of_part(harness, ended, aside.number)
+    assert hurt.rows_expected == 10
+    assert ended.totals.quarantined == hurt.quarantined == aside.rows + 1
+    found = harness.quarantined(ended.run.run_id)
+    assert {row.reason for row in found} == {"killed_worker", "part_killed_worker"}
+    assert {int(row.key) for row in found} <= set(range(31, 41))
+
+
 def is_named(harness, ended, aside):
     told = _inference_text(ended, 1.0)
     assert f"part 1 of run {ended.run.run_id} ({aside.uri}) killed" in told
