@@ -48,7 +48,7 @@ STAGES = {
     "hashing": (("text/hashing.py", "_counted"),),
     "weights": (("linear_model/_base.py", "decision_function"),),
     "labels and scores": (("mlbatch/model.py", "answer"),),
-    "rows of the table": (("mlbatch/scoring.py", "_rows"), ("mlbatch/scoring.py", "_sorted")),
+    "rows of the table": (("mlbatch/scoring.py", "_rows"), ("mlbatch/scoring.py", "sorted_by")),
     "checksum": (("mlbatch/checksum.py", "checksum"),),
 }
 """Functions, none of which calls another, as the profiler names them: end of the file's path, and name."""

@@ -154,7 +154,7 @@ def test_doctor_says_what_to_mend_first(served, mlbatch):
     assert "NO  job broken" in told
     assert "Mend what says NO, top first." in told
     (broken / "job.py").unlink()
-    broken.rmdir()
+    shutil.rmtree(broken)
 
 
 def test_a_project_without_jobs_says_so(tmp_path):

@@ -24,7 +24,7 @@ from pathlib import Path
 sys.path.insert(0, {tests!r})
 import numpy as np
 from flows.test_shortages import harness_in
-from mlbatch import inference
+from mlbatch import inference, leasing
 from mlbatch.connectors import sqlite
 from toy.model import Obedient
 
@@ -50,7 +50,7 @@ def reach(place):
     if place == {place!r} and seen.count(place) == {hit}:
         {strike}
 
-sqlite.reach = inference.reach = reach
+sqlite.reach = inference.reach = leasing.reach = reach
 {more}
 cli_main = importlib.import_module("mlbatch.cli.main")
 cli_main.cli = type("Cli", (), {{"main": staticmethod(lambda **_: {work})}})
@@ -181,8 +181,7 @@ harness._predictor = Greedy()
 
 def test_a_batch_for_which_memory_is_short_goes_in_halves(harness, tmp_path):
     """Eight megabytes for each row of a hundred; there are about two hundred."""
-    strike = "memory(200 << 20)"
-    code, told = run(tmp_path, place="before_score_", more=GREEDY + strike)
+    code, told = run(tmp_path, place="after_adopt", strike="memory(200 << 20)", more=GREEDY)
     assert code == 0, told
     assert harness.rows() == undisturbed(tmp_path / "other")
 
