@@ -112,9 +112,12 @@ def page(known: dict[str, Any]) -> str:
             lines += [f"## `{command}`", "", *_section(list(known[size].values())), ""]
     lines += [*bound(known), "## The model", ""]
     lines += ["| variant of the protocol | states | found |", "|---|---|---|", *model_lines(), ""]
-    lines += ["## The testers, tested", ""]
-    lines += ["Each line is our own code with one thing broken, and whether its tests notice.", ""]
     for mutants in known.get("mutants", {}).values():
+        lines += ["## The testers, tested", ""]
+        lines += [
+            "Each line is our own code with one thing broken, and whether its tests notice.",
+            "",
+        ]
         lines += [f"On {mutants['date']} at commit {mutants['commit']}.", "", mutants["told"], ""]
     return "\n".join(lines)
 
