@@ -16,8 +16,8 @@ from mlbatch.job import Job, required_columns, required_schema
 from mlbatch.ledger import ModelPin
 from mlbatch.pinning import loader
 from mlbatch.planner import Repair, Request
-from mlbatch.reconciliation import Differences, Keys, compare
-from mlbatch.repair import mending, read_snapshot, source_rows
+from mlbatch.reconciliation import Differences, Keys
+from mlbatch.repair import compare_with, mending, read_snapshot, source_rows
 from mlbatch.scoring import Scorer
 from mlbatch.table import OutputTable
 from mlbatch.tools import Tools
@@ -72,9 +72,7 @@ def _wanting(
     """What is not as the source says and not excused, and how many rows were set aside."""
     table = standing(job, generation)
     source = source_rows(job, tools)
-    rows = tools.sink.rows(table).read_all()
-    live = source.filter(source["alive"]).drop_columns(["alive"])
-    found = compare(live, rows, table.key, version)
+    found = compare_with(source, table, tools, version)
     excused = _recent(source, table.key, job, tools, generation)
     missing = _except(found.missing, excused)
     left = _except(missing, _set_aside(job, tools, generation))
@@ -123,8 +121,7 @@ def inspect(
 ) -> Inspection:
     """Rescore a sample, and compare with what serves now; GateRefused where either is amiss."""
     table = standing(job, generation)
-    rescored = _check_sample(job, tools, generation, pin)
-    rows = tools.sink.rows(table).read_all()
+    rows, rescored = _check_sample(job, tools, generation, pin)
     before = tools.sink.rows(job.output.table).read_all()
     apart = distance(before, rows, table.key, table.label, table.score)
     if apart.labels > limit:
@@ -137,24 +134,28 @@ def inspect(
     return Inspection(rows.num_rows, rescored, apart)
 
 
-def _check_sample(job: type[Job], tools: Tools, generation: str, pin: ModelPin) -> int:
-    """How many rows of the sample came out the same; GateRefused where some did not, twice."""
+def _check_sample(
+    job: type[Job], tools: Tools, generation: str, pin: ModelPin
+) -> tuple[pa.Table, int]:
+    """The table, and how many rows of it came out the same; GateRefused where some did not, twice."""
     table = standing(job, generation)
-    rescored, unequal = _rescore(job, tools, tools.sink.rows(table).read_all(), pin)
+    rows = tools.sink.rows(table).read_all()
+    rescored, unequal = _rescore(job, tools, rows, pin)
     if unequal:
         # Their source may have changed without its time, which no delta sees. It is not the model
         # if they stay as they are predicted now.
         reason = f"{len(unequal)} rows that came out otherwise, predicted once more"
         request = Request(repair=Repair(unequal, (), reason))
         infer(job, request, tools, model=str(pin.version), generation=generation)
-        rescored, unequal = _rescore(job, tools, tools.sink.rows(table).read_all(), pin)
+        rows = tools.sink.rows(table).read_all()
+        rescored, unequal = _rescore(job, tools, rows, pin)
     if unequal:
         named = ", ".join(_text(key) for key in unequal[:NAMED])
         message = (
             f"{len(unequal)} of {rescored} rows of {table.name} come out otherwise now: {named}"
         )
         raise GateRefused(message, hint="a model must answer the same row alike each time")
-    return rescored
+    return rows, rescored
 
 
 def _rescore(job: type[Job], tools: Tools, rows: pa.Table, pin: ModelPin) -> tuple[int, Keys]:

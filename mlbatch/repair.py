@@ -21,6 +21,7 @@ from mlbatch.quarantine import UNREADABLE
 from mlbatch.reconciliation import Differences, compare
 from mlbatch.scoring import cursor_in_utc
 from mlbatch.snapshot import Snapshot
+from mlbatch.table import OutputTable
 from mlbatch.tools import Tools
 from mlbatch.unloading import take_snapshot
 from mlbatch.window import Window
@@ -58,10 +59,16 @@ def reconcile(
 
 
 def _compared(job: type[Job], tools: Tools, model: ModelPin | None) -> Differences:
-    table = tools.sink.rows(job.output.table).read_all()
-    source = source_rows(job, tools)
+    version = model.version if model else None
+    return compare_with(source_rows(job, tools), job.output.table, tools, version)
+
+
+def compare_with(
+    source: pa.Table, table: OutputTable, tools: Tools, version: int | None
+) -> Differences:
+    """Compare what `source_rows` found with the rows of ``table``; see `reconciliation.compare`."""
     live = source.filter(source["alive"]).drop_columns(["alive"])
-    return compare(live, table, job.output.table.key, model.version if model else None)
+    return compare(live, tools.sink.rows(table).read_all(), table.key, version)
 
 
 def retry(job: type[Job], tools: Tools) -> Inference | None:
