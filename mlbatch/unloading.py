@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from mlbatch.errors import SnapshotError
+from mlbatch.errors import SnapshotError, out_of_resources
 from mlbatch.snapshot import ManifestEntry, Part, Snapshot, piece_uri, read_manifest
 from mlbatch.window import EARLIEST, LATEST
 
@@ -82,7 +82,8 @@ def _look(
             schema = parquet.schema_arrow
     except (pa.ArrowException, OSError) as error:
         message = f"{entry.uri} is not a Parquet file: {error}"
-        raise SnapshotError(message, hint="run again with --full to unload anew") from error
+        damaged = SnapshotError(message, hint="run again with --full to unload anew")
+        raise out_of_resources(error) or damaged from error
     if rows != entry.rows:
         message = f"{entry.uri} has {rows} rows, the manifest says {entry.rows}"
         raise SnapshotError(message, hint="run again with --full to unload anew")

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import os
 from datetime import UTC, datetime
 
 import pyarrow as pa
@@ -9,7 +11,7 @@ from bad_inputs import ACCEPTED, FAILS, bad_input
 
 from mlbatch.batches import conform, read_part, rebatch
 from mlbatch.connectors.folder import FolderStorage
-from mlbatch.errors import SnapshotError
+from mlbatch.errors import OutOfResources, SnapshotError
 from mlbatch.snapshot import ManifestEntry, Part, Snapshot, read_manifest, write_manifest
 from mlbatch.unloading import take_snapshot
 from mlbatch.warehouse import Unloaded
@@ -132,6 +134,17 @@ EMPTY = ONE.slice(0, 0)
 def take(warehouse, storage, zone="UTC"):
     prefix = storage.prefix + "run/"
     return take_snapshot(warehouse, storage, "SELECT 1 AS a", prefix, cursor="at", zone=zone)
+
+
+def test_a_part_is_not_called_damaged_where_the_process_may_open_no_more_files(
+    storage, monkeypatch
+):
+    def no_more_files(_storage, uri, *, etag):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), uri)
+
+    monkeypatch.setattr(FolderStorage, "open", no_more_files)
+    with pytest.raises(OutOfResources, match="Too many open files"):
+        take(unload_into(storage, [ONE]), storage)
 
 
 @pytest.mark.parametrize(
