@@ -26,12 +26,11 @@ from jobs.recipe_classifier.job import RecipeCategory, RecipeClassifier
 from jobs.step_classifier import model as step_model
 from jobs.step_classifier.job import StepClassifier
 from mlbatch.fitting import FitResult, LabelledBatch, Plan, fit
-from mlbatch.labelled import fraction
+from mlbatch.labelled import BATCH_ROWS, fraction
 from mlbatch.model import TrainedModel
 from sample.kitchen import recipes
 
 SPLITS = 5
-BATCH_ROWS = 1_024
 FOOD_EPOCHS = 20
 """As the job in CONTRIBUTING.md declares."""
 ROOT = Path(__file__).parents[1]

@@ -190,12 +190,10 @@ class _Learner:
         started = time.perf_counter()
         rows = right = taught = 0
         for labels, split, features in self._taught(batches):
-            if taught or epoch > 1:
-                right += int((self._final.predict(features) == labels).sum())
             rows += len(labels)
             fold = self._fold_of(split)
+            right += self._teach_batch(labels, fold, features, asked=bool(taught) or epoch > 1)
             taught += int((fold != len(self._folds)).sum())
-            self._teach_batch(labels, fold, features)
         self.rows_taught = taught
         seconds = time.perf_counter() - started
         return EpochMetrics(epoch, rows, right / max(rows, 1), seconds)
@@ -216,22 +214,37 @@ class _Learner:
             fold = np.where(place < _SLICE, 0, _NO_FOLD)
         return np.where(place < 0, self._plan.folds, fold)
 
-    def _teach_batch(self, labels: np.ndarray, fold: np.ndarray, features: Any) -> None:  # noqa: ANN401
+    def _teach_batch(
+        self,
+        labels: np.ndarray,
+        fold: np.ndarray,
+        features: Any,  # noqa: ANN401
+        *,
+        asked: bool,
+    ) -> int:
+        """Teach every model; how many labels the final one knew before, if it is ``asked``."""
         weights = self._counts.weights(labels)
         order = self._random.permutation(len(labels))
 
-        def teach(number: int, classifier: Any) -> None:  # noqa: ANN401
+        def teach(number: int, classifier: Any) -> int:  # noqa: ANN401
+            is_asked = asked and classifier is self._final
+            right = int((classifier.predict(features) == labels).sum()) if is_asked else 0
             rows = order[fold[order] != number]
             if len(rows):
                 classifier.partial_fit(
                     features[rows], labels[rows], self._sorted_classes, weights[rows]
                 )
+            return right
 
-        list(self._threads.map(teach, range(len(self._folds) + 1), [*self._folds, self._final]))
+        # The final model has the most to do, and begins.
+        models = [self._final, *self._folds]
+        return sum(self._threads.map(teach, [len(self._folds), *range(len(self._folds))], models))
 
     def decisions(self, batches: Iterable[LabelledBatch]) -> tuple[Decisions, Decisions]:
         """Decisions on rows that their model never saw: by the folds, and by the final model."""
         unseen, held_out = Decisions(), Decisions()
+        for classifier in (*self._folds, self._final):
+            _quicken(classifier)
         for batch in batches:
             fold = self._fold_of(batch.split)
             for number, classifier in enumerate([*(self._folds or [self._final]), self._final]):
@@ -269,6 +282,12 @@ def _seeded(classifier: Any, seed: int) -> Any:  # noqa: ANN401
     if "random_state" in classifier.get_params():
         classifier.set_params(random_state=seed)
     return classifier
+
+
+def _quicken(classifier: Any) -> None:  # noqa: ANN401
+    """Lay a linear model's weights out as its decisions read them, or each batch copies them all."""
+    if hasattr(classifier, "coef_"):
+        classifier.coef_ = np.asfortranarray(classifier.coef_)
 
 
 def _slim(classifier: Any) -> None:  # noqa: ANN401

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from mlbatch.snapshot import Part
     from mlbatch.storage import Storage
 
-BATCH_ROWS = 1_024
+BATCH_ROWS = 4_096
+"""Each call of `partial_fit` goes through all weights of a model once, however few rows it has."""
 SPLIT = "mlbatch_split"
 _HEX_DIGITS = 13
 """Digits of the hash that become a fraction: 52 bits, what a float holds exactly."""
