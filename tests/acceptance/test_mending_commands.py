@@ -75,6 +75,15 @@ def test_a_late_row_is_told_and_then_mended(served, mlbatch):
     assert (facts["missing"], facts["mended"]) == (0, False)
 
 
+def test_a_row_that_cannot_be_predicted_is_not_called_mended(served, mlbatch):
+    load(served, [late(901) | {"text": "x" * 10_001}])
+    told = mlbatch("reconcile", "toy", code=4).stdout
+    assert "1 of these rows are quarantined (see mlbatch show toy)." in told
+    assert "mended" not in told
+    facts = json.loads(mlbatch("reconcile", "toy", "--json", code=4).stdout)
+    assert (facts["missing"], facts["mended"], facts["rows_quarantined"]) == (1, False, 1)
+
+
 def test_many_rows_are_told_by_the_first_ones(served, mlbatch):
     load(served, [late(number) for number in range(910, 915)])
     told = mlbatch("reconcile", "toy").stdout
