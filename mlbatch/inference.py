@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -149,7 +149,8 @@ def _with_pin(
 
 def _checked(request: Request, tools: Tools) -> Request:
     if request.slot is not None:
-        check_slot(request.slot, tools.warehouse.now().date())
+        day = check_slot(request.slot, tools.warehouse.now().date())
+        return replace(request, slot=day)
     return request
 
 

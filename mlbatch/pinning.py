@@ -27,6 +27,10 @@ def resolve(job: type[Job], wanted: str, tools: Tools) -> ModelPin:
     if version is None:
         message = f"{job.name} has no model {wanted!r}"
         hint = f"train one: mlbatch run {job.name} --mode train"
+        if wanted != CHAMPION:
+            hint = (
+                f"name an alias or a number, such as 1; mlbatch show {job.name} names the champion"
+            )
         raise UsageError(message, hint=hint)
     return ModelPin(version.name, version.version, version.digest)
 

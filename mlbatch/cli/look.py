@@ -33,6 +33,8 @@ def list_command(profile: str | None) -> int:
         click.echo(f"{name:<24} !! {fault.message}", err=True)
         if fault.location:
             click.echo(f"{'':<24}    --> {fault.location}", err=True)
+        if fault.hint:
+            click.echo(f"{'':<24}    hint: {fault.hint}", err=True)
     if not project.jobs and not project.faults:
         click.echo(f"no jobs in {project.root}/jobs", err=True)
     return ExitCode.USAGE if project.faults else ExitCode.DONE

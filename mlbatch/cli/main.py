@@ -57,7 +57,7 @@ class _LazyGroup(click.Group):
     cls=_LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 done, 1 failed, 2 usage or declaration, 3 a gate refused, "
-    "4 done with quarantined rows, 75 busy or temporary: try again.",
+    "4 done with quarantined rows, 75 busy or temporary: try again, 130 interrupted, 143 terminated.",
 )
 @click.option("--profile", help="Which [profiles.NAME] of mlbatch.toml to use.")
 @click.version_option(__version__, prog_name="mlbatch")

@@ -35,12 +35,13 @@ def reconcile_command(
     """Compare source and table by key; predict again what the delta cannot have seen."""
     session = Session.open(profile)
     done = reconcile(session.job(job), session.tools(), dry_run=dry_run, max_deletes=max_deletes)
-    facts = _facts(job, done.found, mended=done.run is not None)
-    click.echo(json.dumps(facts) if as_json else _text(done.found, mended=done.run is not None))
-    return ExitCode.DONE
+    mended, aside = done.run is not None, done.run.totals.quarantined if done.run else 0
+    facts = _facts(job, done.found, aside, mended=mended)
+    click.echo(json.dumps(facts) if as_json else _text(job, done.found, aside, mended=mended))
+    return ExitCode.QUARANTINED if aside else ExitCode.DONE
 
 
-def _facts(job: str, found: Differences, *, mended: bool) -> dict[str, object]:
+def _facts(job: str, found: Differences, aside: int, *, mended: bool) -> dict[str, object]:
     return {
         "schema": "mlbatch.reconcile/1",
         "job": job,
@@ -50,11 +51,12 @@ def _facts(job: str, found: Differences, *, mended: bool) -> dict[str, object]:
         "stale": len(found.stale),
         "outdated": len(found.outdated),
         "gone": len(found.gone),
-        "mended": mended,
+        "mended": mended and not aside,
+        "rows_quarantined": aside,
     }
 
 
-def _text(found: Differences, *, mended: bool) -> str:
+def _text(job: str, found: Differences, aside: int, *, mended: bool) -> str:
     lines = [f"{found.source_rows:,} live rows in the source, {found.table_rows:,} predictions."]
     meanings = {
         "missing": "without a prediction",
@@ -69,6 +71,8 @@ def _text(found: Differences, *, mended: bool) -> str:
             lines.append(f"{len(keys):>8,} {meaning}: {first}{' ...' if len(keys) > SHOWN else ''}")
     if not (found.wanting or found.gone):
         lines.append("Nothing is missing, stale or surplus.")
+    elif aside:
+        lines.append(f"{aside:,} of these rows are quarantined (see mlbatch show {job}).")
     elif mended:
         lines.append("All of it is mended.")
     else:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from mlbatch.training import Trained
 
 _RETRY = "mlbatch retry --quarantined"
+_LEFT = "An earlier start had left this run; what you asked for beyond it takes another run."
 
 
 def _instant(_: click.Context, __: click.Parameter, value: str | None) -> datetime | None:
@@ -118,6 +119,8 @@ def _inference_facts(ended: Inference, seconds: float) -> dict[str, object]:
         "rows_quarantined": totals.quarantined,
         "rows_filtered": totals.filtered,
         "parts_quarantined": [asdict(part) for part in ended.parts_aside],
+        "resumed": ended.plan.resume is not None,
+        "nothing_to_do": ended.plan.done is not None,
         "seconds": round(seconds, 2),
         "stage_seconds": {k: round(v, 2) for k, v in ended.stage_seconds.items()},
     }
@@ -142,7 +145,8 @@ def _inference_text(ended: Inference, seconds: float) -> str:
     aside = "".join(f"\n{part}; try again: {_RETRY} {run.new.job}" for part in ended.parts_aside)
     head = f"{run.new.job} · {run.new.kind} · run {run.run_id} · model v{run.new.model.version}"
     done = f"Done in {seconds:.1f} s{_stages(ended.stage_seconds)}. Table: {run.new.output_table}"
-    return f"{head}\n{counts}.{overlap}{aside}\n{done}"
+    left = "" if ended.plan.resume is None else f"\n{_LEFT}"
+    return f"{head}\n{counts}.{overlap}{aside}\n{done}{left}"
 
 
 def _stages(seconds: dict[str, float]) -> str:
@@ -196,8 +200,21 @@ def plan_command(profile: str | None, /, job: str, as_json: bool, **request: Any
     # Other warehouses cut parts by bytes, which nobody knows before the unload.
     part_rows = getattr(session.settings.warehouse, "part_rows", None)
     facts = _preview_facts(job, found, part_rows)
-    _tell(facts, _preview_text(facts, session.job(job)), as_json=as_json)
+    text = _preview_text(facts, session.job(job), _typed(profile, job, request))
+    _tell(facts, text, as_json=as_json)
     return ExitCode.DONE
+
+
+def _typed(profile: str | None, job: str, request: dict[str, Any]) -> str:
+    """The command that does what was previewed, with everything that was asked for."""
+    words = ["mlbatch", *(("--profile", profile) if profile else ()), "run", job, "--mode", "infer"]
+    for name, value in request.items():
+        option = f"--{name.replace('_', '-')}"
+        if value is True:
+            words.append(option)
+        elif value:
+            words += [option, value.isoformat() if isinstance(value, datetime) else str(value)]
+    return " ".join(words)
 
 
 def _preview_facts(job: str, found: Preview, part_rows: int | None) -> dict[str, object]:
@@ -222,7 +239,7 @@ def _preview_facts(job: str, found: Preview, part_rows: int | None) -> dict[str,
     }
 
 
-def _preview_text(facts: dict[str, Any], job: type[Job]) -> str:
+def _preview_text(facts: dict[str, Any], job: type[Job], command: str) -> str:
     lines = [f"{facts['job']} · {facts['kind']} · {facts['reason']}"]
     if facts["nothing_to_do"]:
         return f"{lines[0]}\nNothing to do."
@@ -243,5 +260,5 @@ def _preview_text(facts: dict[str, Any], job: type[Job]) -> str:
         if known
         else "Time    unknown before the first run"
     )
-    lines.append(f"\nNothing was written. Run it: mlbatch run {facts['job']} --mode infer")
+    lines.append(f"\nNothing was written. Run it: {command}")
     return "\n".join(lines)

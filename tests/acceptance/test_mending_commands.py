@@ -75,6 +75,37 @@ def test_a_late_row_is_told_and_then_mended(served, mlbatch):
     assert (facts["missing"], facts["mended"]) == (0, False)
 
 
+def test_a_row_that_cannot_be_predicted_is_not_called_mended(served, mlbatch):
+    load(served, [late(901) | {"text": "x" * 10_001}])
+    told = mlbatch("reconcile", "toy", code=4).stdout
+    assert "1 of these rows are quarantined (see mlbatch show toy)." in told
+    assert "mended" not in told
+    facts = json.loads(mlbatch("reconcile", "toy", "--json", code=4).stdout)
+    assert (facts["missing"], facts["mended"], facts["rows_quarantined"]) == (1, False, 1)
+
+
+def test_a_run_that_was_left_says_that_it_is_not_the_one_asked_for(served, mlbatch):
+    load(served, [note(902)])
+    killed_at(served, "after_create", "run", "toy", "--mode", "infer")
+    told = mlbatch("run", "toy", "--mode", "infer", "--slot", "2026-01-09").stdout
+    assert "An earlier start had left this run" in told
+    facts = json.loads(
+        mlbatch("run", "toy", "--mode", "infer", "--slot", "20260109", "--json").stdout
+    )
+    assert (facts["resumed"], facts["nothing_to_do"]) == (False, False)
+    # One day is one slot, however it is written.
+    facts = json.loads(
+        mlbatch("run", "toy", "--mode", "infer", "--slot", "2026-01-09", "--json").stdout
+    )
+    assert facts["nothing_to_do"] is True
+
+
+def test_the_plan_names_the_command_that_does_it(mlbatch):
+    told = mlbatch("plan", "toy", "--full", "--until", "2030-01-01T00:00:00+09:00").stdout
+    assert "Run it: mlbatch run toy --mode infer --full --until 2029-12-31T15:00:00" in told
+    assert "names the champion" in mlbatch("switch", "toy", "--model", "v1", code=2).stderr
+
+
 def test_many_rows_are_told_by_the_first_ones(served, mlbatch):
     load(served, [late(number) for number in range(910, 915)])
     told = mlbatch("reconcile", "toy").stdout
