@@ -13,6 +13,7 @@ from mlbatch.errors import GateRefused, TemporaryError
 from mlbatch.generation import beside
 from mlbatch.inference import infer
 from mlbatch.job import Job, required_columns, required_schema
+from mlbatch.keys import TEXT_CHARACTERS, text
 from mlbatch.ledger import ModelPin
 from mlbatch.pinning import loader
 from mlbatch.planner import Repair, Request
@@ -113,7 +114,7 @@ def _except(keys: Keys, excused: frozenset[str]) -> Keys:
 
 def _text(key: tuple[object, ...]) -> str:
     """A key as the quarantine has it."""
-    return "/".join(map(str, key))[:255]
+    return text(key)[:TEXT_CHARACTERS]
 
 
 def inspect(
@@ -195,7 +196,7 @@ def _predicted(job: type[Job], tools: Tools, sample: pa.Table, pin: ModelPin) ->
     if not keys:
         return sample
     query = view.query.of_keys(
-        keys, key=view.key, columns=required_columns(job), zone=view.zone, newest_by=view.cursor
+        keys, key=table.key, columns=required_columns(job), zone=view.zone, newest_by=view.cursor
     )
     prefix = f"{tools.storage.prefix}mlbatch/{job.name}/_inspect/{tools.new_id()}/"
     snapshot = take_snapshot(tools.warehouse, tools.storage, query, prefix)

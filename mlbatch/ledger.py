@@ -23,6 +23,7 @@ import pyarrow as pa
 
 from mlbatch.errors import ConservationError, Fenced, MlbatchError
 from mlbatch.generation import FIRST
+from mlbatch.snapshot import Part
 
 
 class RunKind(StrEnum):
@@ -153,6 +154,11 @@ class PartState:
     def is_complete(self) -> bool:
         """Whether every row is accounted for."""
         return self.done == self.rows_expected
+
+    @property
+    def part(self) -> Part:
+        """What storage is asked for."""
+        return Part(self.number, self.uri, self.rows_expected, self.bytes, self.etag)
 
 
 @dataclass(frozen=True, slots=True)

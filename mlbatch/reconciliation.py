@@ -48,7 +48,7 @@ def compare(
         version: The version that should have predicted every row; None asks nothing of it.
     """
     # A row without a key can have no prediction: runs set it aside, and nothing mends that here.
-    left = _keyed(source, key).rename_columns([*key, _SOURCE_AT])
+    left = _keyed(source.select([*key, "source_at"]), key).rename_columns([*key, _SOURCE_AT])
     right = table.select([*key, "src_updated_at", "model_version"])
     right = right.rename_columns([*key, _TABLE_AT, _VERSION])
     joined = left.join(right, list(key), join_type="full outer", use_threads=False)

@@ -15,6 +15,7 @@ from mlbatch.batches import allowing_null, read_part
 from mlbatch.errors import GateRefused, UsageError
 from mlbatch.inference import Inference, infer
 from mlbatch.job import Job
+from mlbatch.keys import parsed
 from mlbatch.ledger import ModelPin, Run, RunState, served
 from mlbatch.planner import Repair, Request
 from mlbatch.quarantine import UNREADABLE
@@ -74,14 +75,16 @@ def compare_with(
 def retry(job: type[Job], tools: Tools) -> Inference | None:
     """Predict again what the last finished run set aside; None where it set nothing aside.
 
-    Rows of a part that could not be read have no known key: they are found by comparing source and
-    table. More rows than a query can name are read with everything else.
+    Rows of a part that could not be read have no known key, and long keys are kept in part: they are
+    found by comparing source and table. More rows than a query can name are read with everything else.
     """
     ledger, quiet = tools.sink.ledger(), _quiet_runs(job, tools)
     done = [run for run in quiet if run.state is RunState.DONE]
     rows = ledger.quarantined(done[0].run_id, MAX_KEYS + 1) if done else ()
-    keys = tuple(key for row in rows if (key := _parsed(row.key, job)) is not None)
-    if any(row.reason == UNREADABLE for row in rows):
+    types = [job.output.table.schema.field(name).type for name in job.output.table.key]
+    told = {row.key: parsed(row.key, types) for row in rows if row.key}
+    keys = tuple(key for key in told.values() if key is not None)
+    if None in told.values() or any(row.reason == UNREADABLE for row in rows):
         keys = tuple(dict.fromkeys((*keys, *_compared(job, tools, served(quiet)).wanting)))
     if not keys:
         return None
@@ -155,16 +158,3 @@ def mending(found: Differences) -> Request:
     if len(found.wanting) + len(found.gone) > MAX_KEYS:
         return Request(full=True)
     return Request(repair=Repair(found.wanting, found.gone, f"found by reconcile: {told}"))
-
-
-def _parsed(text: str, job: type[Job]) -> tuple[object, ...] | None:
-    """A quarantined row's key; None where its text does not tell one."""
-    table = job.output.table
-    parts = text.split("/") if len(table.key) > 1 else [text]
-    if not text or len(parts) != len(table.key):
-        return None
-    types = [table.schema.field(name).type for name in table.key]
-    return tuple(
-        int(part) if pa.types.is_integer(kind) else part
-        for part, kind in zip(parts, types, strict=True)
-    )

@@ -23,6 +23,7 @@ from mlbatch.errors import MlbatchError, PredictionError
 from mlbatch.failpoint import reach
 from mlbatch.job import Job, required_schema
 from mlbatch.judging import Fault, Faults, judge_duplicates, judge_input, judge_output
+from mlbatch.keys import texts
 from mlbatch.ledger import BatchCommit, ModelPin, QuarantinedRow
 from mlbatch.overlap import WriteBehind, read_ahead
 from mlbatch.snapshot import Part
@@ -179,16 +180,17 @@ class Scorer:
         key = self.job.output.table.key
         gone = dead.copy()
         gone[list(faults)] = True
-        named = [row for row in np.flatnonzero(gone) if key_text(batch, int(row), key)]
-        return sorted_by(batch.select(list(key)).take(pa.array(named, pa.int64())), key)
+        rows = _taken(batch.select(list(key)), np.flatnonzero(gone))
+        return sorted_by(rows.filter(pc.is_valid(texts(rows, key))), key)
 
     def _quarantined(
         self, batch: pa.RecordBatch, low: int, faults: Faults
     ) -> Iterator[QuarantinedRow]:
         key = self.job.output.table.key
-        for row, fault in sorted(faults.items()):
-            text = key_text(batch, row, key)
-            yield QuarantinedRow(low + row, text, fault.reason, fault.detail)
+        rows = np.array(sorted(faults), dtype=int)
+        told = texts(_taken(batch.select(list(key)), rows), key).fill_null("")
+        for row, text in zip(rows.tolist(), told.to_pylist(), strict=True):
+            yield QuarantinedRow(low + row, text, faults[row].reason, faults[row].detail)
 
 
 def _rows_except(out: np.ndarray, faults: Faults) -> np.ndarray:
@@ -200,15 +202,6 @@ def _rows_except(out: np.ndarray, faults: Faults) -> np.ndarray:
 def _taken(batch: pa.RecordBatch, rows: np.ndarray) -> pa.RecordBatch:
     """The ``rows`` of ``batch``, ascending and each once; all of them are no copy."""
     return batch if len(rows) == batch.num_rows else batch.take(pa.array(rows, pa.int64()))
-
-
-def key_text(batch: pa.RecordBatch, row: int, key: tuple[str, ...]) -> str:
-    """The row's key, columns joined by '/'; empty where it has none that could be in the table."""
-    try:
-        values = [batch.column(name)[row].as_py() for name in key]
-    except UnicodeDecodeError:
-        return ""
-    return "" if None in values else "/".join(str(value) for value in values)
 
 
 def _labels(labels: Sequence[object], kind: pa.DataType) -> pa.Array:
@@ -286,7 +279,7 @@ def score_part(
     """
     stages = _Stages()
     state = session.position(task.part_number)
-    part = Part(state.number, state.uri, state.rows_expected, state.bytes, state.etag)
+    part = state.part
     rows = batch_rows or suitable_rows(part)
     polite = _Polite(session, limits, rows)
     with (

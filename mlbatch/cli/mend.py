@@ -8,6 +8,7 @@ import click
 
 from mlbatch.cli.session import Session
 from mlbatch.errors import ExitCode, UsageError
+from mlbatch.keys import text
 from mlbatch.reconciliation import Differences
 from mlbatch.repair import reconcile, retry
 
@@ -65,7 +66,7 @@ def _text(found: Differences, *, mended: bool) -> str:
     for name, meaning in meanings.items():
         keys = getattr(found, name)
         if keys:
-            first = ", ".join("/".join(map(str, key)) for key in keys[:SHOWN])
+            first = ", ".join(text(key) for key in keys[:SHOWN])
             lines.append(f"{len(keys):>8,} {meaning}: {first}{' ...' if len(keys) > SHOWN else ''}")
     if not (found.wanting or found.gone):
         lines.append("Nothing is missing, stale or surplus.")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import pyarrow as pa
 import pytest
 from toy.harness import note, notes
 from toy.job import Toy
+from toy.lines import LINES, LineJob
 from toy.model import Obedient
 
 from mlbatch.connectors.duckdb import DuckdbWarehouse
@@ -17,6 +18,7 @@ from mlbatch.errors import GateRefused, UsageError
 from mlbatch.ledger import RunKind, RunState
 from mlbatch.reconciliation import compare
 from mlbatch.repair import reconcile, retry
+from mlbatch.testing import JobHarness
 
 
 def ids(harness):
@@ -144,6 +146,37 @@ def test_quarantined_rows_are_tried_again(harness):
     assert 51 not in ids(harness)
 
 
+@pytest.fixture
+def books(tmp_path):
+    return JobHarness(LineJob, tmp_path, part_rows=3).given_model(Obedient())
+
+
+def line(book, number, text, *, minutes=0):
+    at = datetime(2026, 1, 1) + timedelta(minutes=minutes)
+    row = {"book": book, "number": number, "text": text, "label": "good", "deleted_at": None}
+    return row | {"updated_at": at}
+
+
+def lines(books, *rows):
+    return books.given("lines", rows, key=("book", "number"), schema=LINES)
+
+
+BOOKS = ["a/b", "a", "%2F", "b" * 255, "日本/語", "c\\"]
+
+
+@pytest.mark.parametrize("mend", [reconcile, retry])
+def test_keys_of_several_columns_and_of_any_text_are_mended(books, mend):
+    first = "!nan" if mend is retry else "good"
+    lines(books, *[line(b, n, first) for n, b in enumerate(BOOKS)], line("z", 9, "good"))
+    assert books.infer().totals.quarantined == (6 if mend is retry else 0)
+    lines(books, *[line(b, n, "sad", minutes=-9_000) for n, b in enumerate(BOOKS)])
+    ended = mend(LineJob, books.tools)
+    run = ended if mend is retry else ended.run
+    assert (run.run.new.kind, run.totals.written) == (RunKind.REPAIR, 6)
+    told = {(row["number"], row["book"]): row["label"] for row in books.rows()}
+    assert told == dict.fromkeys(enumerate(BOOKS), "bad") | {(9, "z"): "good"}
+
+
 def test_nothing_to_retry(harness):
     assert retry(Toy, harness.tools) is None
     harness.notes(notes(3)).infer()
@@ -156,7 +189,7 @@ def tables(source, table):
         {
             "a": pa.array([a for a, _, _ in source], pa.int64()),
             "b": pa.array([b for _, b, _ in source], pa.string()),
-            "at": pa.array([datetime(2026, 1, day) for _, _, day in source], at),
+            "source_at": pa.array([datetime(2026, 1, day) for _, _, day in source], at),
         }
     )
     right = pa.table(

@@ -218,7 +218,7 @@ MUTANTS = (
     Mutant("any number of parts may be set aside", NURSE,
            "if not job.limits.allows_parts(len(aside), len(parts)):", "if False:", NURSING),
     Mutant("rows of a part that is set aside keep their prediction", "mlbatch/quarantine.py",
-           "deletes=sorted_by(batch.take(named), table.key)",
+           "deletes=sorted_by(batch.filter(pc.is_valid(told)), table.key)",
            "deletes=batch.slice(0, 0)", NURSING),
     Mutant("strikes are not fenced", STORE,
            "if connection.scalar(epoch) != run.epoch:", "if False:",
