@@ -273,36 +273,51 @@ def score_part(
     """Bring one part from where its ledger row says it is to its end, in batches of ``batch_rows``.
 
     A batch is read while the one before is scored and the one before that is written; without
-    ``batch_rows`` the part's bytes a row decide. ``limits`` say when to hold back. Raises Fenced when another process took the run
-    over, SnapshotError when the part is no longer the adopted one. Whatever is raised, committed
-    batches stay and the rest can be resumed.
+    ``batch_rows`` the part's bytes a row decide. ``limits`` say when to hold back. Raises Fenced when
+    another process took the run over, SnapshotError when the part is no longer the adopted one.
+    Whatever is raised, committed batches stay and the rest can be resumed.
     """
-    stages = _Stages()
     state = session.position(task.part_number)
-    part = state.part
+    part, done = state.part, state.done
     rows = batch_rows or suitable_rows(part)
-    polite = _Polite(session, limits, rows)
+    stages, polite = _Stages(), _Polite(session, limits, rows)
+    schema = required_schema(scorer.job)
     with (
         storage.open(part.file_uri, etag=part.etag) as file,
         WriteBehind(stages.timing("write", polite.commit)) as writer,
     ):
-        schema = required_schema(scorer.job)
-        done = state.done
+        ahead = _Ahead(task, scorer, stages, polite, writer)
         while done < part.rows:
             stop, size = _next_stretch(task, done, part.rows, rows)
             batches = read_part(file, part, schema, start=done, stop=stop, batch_rows=size)
-            for batch in polite.pieces(stages.waiting("read", read_ahead(batches))):
-                reach("before_score")
-                with stages.timed("score"):
-                    commit = _score(scorer, task, batch, done)
-                reach("after_score")
-                polite.wait(writer)
-                writer.put(commit)
-                if done < task.careful_until:
-                    # The position tells which row killed a worker: no write may lag behind.
-                    writer.wait()
-                done = commit.high
+            done = ahead.go(batches, done)
     return PartOutcome(task.part_number, stages.seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ahead:
+    """Scores one batch while the next is read and the last is written."""
+
+    task: PartTask
+    scorer: Scorer
+    stages: _Stages
+    polite: _Polite
+    writer: WriteBehind[BatchCommit]
+
+    def go(self, batches: Iterator[pa.RecordBatch], done: int) -> int:
+        """Score ``batches``, the first of which begins at row ``done``; returns where they end."""
+        for batch in self.polite.pieces(self.stages.waiting("read", read_ahead(batches))):
+            reach("before_score")
+            with self.stages.timed("score"):
+                commit = _score(self.scorer, self.task, batch, done)
+            reach("after_score")
+            self.polite.wait(self.writer)
+            self.writer.put(commit)
+            if done < self.task.careful_until:
+                # The position tells which row killed a worker: no write may lag behind.
+                self.writer.wait()
+            done = commit.high
+        return done
 
 
 class _Polite:
