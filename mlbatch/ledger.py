@@ -257,6 +257,16 @@ class Lease:
 
 
 @dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run is, added up by the database: asked for after every part."""
+
+    parts: int = 0
+    expected: int = 0
+    done: int = 0
+    quarantined: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Totals:
     """What became of the rows of a run."""
 

@@ -216,7 +216,7 @@ MUTANTS = (
            "if strikes.given_up_from is not None:\n            return replace",
            "if False:\n            return replace", NURSING),
     Mutant("any number of parts may be set aside", NURSE,
-           "if not job.limits.allows_parts(len(aside), len(parts)):", "if False:", NURSING),
+           "if not job.limits.allows_parts(len(aside), so_far.parts):", "if False:", NURSING),
     Mutant("rows of a part that is set aside keep their prediction", "mlbatch/quarantine.py",
            "deletes=sorted_by(batch.filter(pc.is_valid(told)), table.key)",
            "deletes=batch.slice(0, 0)", NURSING),
