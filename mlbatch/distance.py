@@ -1,12 +1,18 @@
-"""How far the predictions of two models are apart. Pure: tables in, figures out."""
+"""How far the predictions of two models are apart. Pure: rows in, figures out."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from mlbatch.buckets import together
+
+SCORE_UNITS = 10_000
+"""Scores are told apart by so many steps to one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,41 +28,64 @@ class Distance:
 
 
 def distance(
-    before: pa.Table, after: pa.Table, key: tuple[str, ...], label: str, score: str
+    before: pa.RecordBatchReader,
+    after: pa.RecordBatchReader,
+    key: tuple[str, ...],
+    label: str,
+    score: str,
 ) -> Distance:
     """Compare two tables of predictions; an empty one is as far as can be from one with rows."""
-    if not (before.num_rows and after.num_rows):
-        apart = float(before.num_rows != after.num_rows)
+    one, other = _Counts(), _Counts()
+    common = changed = 0
+    for old, new in together((before, after), key):
+        one.add(old[label], old[score])
+        other.add(new[label], new[score])
+        both = _both(old, new, key, label)
+        common += both.num_rows
+        changed += pc.sum(pc.not_equal(both[label], both[_AFTER])).as_py() or 0
+    if not (one.rows and other.rows):
+        apart = float(one.rows != other.rows)
         return Distance(apart, apart, 0.0)
     return Distance(
-        _shares_apart(before[label], after[label]),
-        _cumulated_apart(before[score], after[score]),
-        _changed(before, after, key, label),
+        _shares_apart(one, other),
+        _cumulated_apart(one, other),
+        changed / common if common else 0.0,
     )
 
 
-def _shares_apart(before: pa.ChunkedArray, after: pa.ChunkedArray) -> float:
-    one, other = _shares(before), _shares(after)
-    return sum(abs(one.get(name, 0.0) - other.get(name, 0.0)) for name in {*one, *other}) / 2
+_AFTER = "mlbatch_after"
 
 
-def _shares(labels: pa.ChunkedArray) -> dict[object, float]:
-    counted = pc.value_counts(labels.combine_chunks()).to_pylist()
-    return {one["values"]: one["counts"] / len(labels) for one in counted}
-
-
-def _cumulated_apart(before: pa.ChunkedArray, after: pa.ChunkedArray) -> float:
-    one, other = (np.sort(scores.to_numpy()) for scores in (before, after))
-    at = np.concatenate([one, other])
-    shares = [np.searchsorted(scores, at, side="right") / len(scores) for scores in (one, other)]
-    return float(np.abs(shares[0] - shares[1]).max())
-
-
-def _changed(before: pa.Table, after: pa.Table, key: tuple[str, ...], label: str) -> float:
-    renamed = after.select([*key, label]).rename_columns([*key, "mlbatch_after"])
-    both = before.select([*key, label]).join(
+def _both(before: pa.Table, after: pa.Table, key: tuple[str, ...], label: str) -> pa.Table:
+    renamed = after.select([*key, label]).rename_columns([*key, _AFTER])
+    return before.select([*key, label]).join(
         renamed, list(key), join_type="inner", use_threads=False
     )
-    if not both.num_rows:
-        return 0.0
-    return float(pc.mean(pc.not_equal(both[label], both["mlbatch_after"])).as_py())
+
+
+@dataclass(slots=True)
+class _Counts:
+    """How often each label and each score came up."""
+
+    rows: int = 0
+    labels: Counter[object] = field(default_factory=Counter)
+    scores: Counter[float] = field(default_factory=Counter)
+    """By the score in `SCORE_UNITS`."""
+
+    def add(self, labels: pa.ChunkedArray, scores: pa.ChunkedArray) -> None:
+        self.rows += len(labels)
+        for one in pc.value_counts(labels.combine_chunks()).to_pylist():
+            self.labels[one["values"]] += one["counts"]
+        values, counts = np.unique(np.round(scores.to_numpy() * SCORE_UNITS), return_counts=True)
+        self.scores.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
+
+
+def _shares_apart(one: _Counts, other: _Counts) -> float:
+    names = one.labels.keys() | other.labels.keys()
+    return sum(abs(one.labels[n] / one.rows - other.labels[n] / other.rows) for n in names) / 2
+
+
+def _cumulated_apart(one: _Counts, other: _Counts) -> float:
+    at = sorted(one.scores.keys() | other.scores.keys())
+    shares = [np.cumsum([side.scores[v] for v in at]) / side.rows for side in (one, other)]
+    return float(np.abs(shares[0] - shares[1]).max())

@@ -279,7 +279,7 @@ def _repairing(job: type[Job], repair: Repair, at: datetime) -> str:
     marks = {name: at for name in (view.cursor, view.tombstone) if name is not None}
     return view.query.of_keys(
         repair.keys,
-        key=view.key,
+        key=job.output.table.key,
         columns=required_columns(job),
         gone=repair.gone,
         marks=marks,

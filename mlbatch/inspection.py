@@ -13,11 +13,12 @@ from mlbatch.errors import GateRefused, TemporaryError
 from mlbatch.generation import beside
 from mlbatch.inference import infer
 from mlbatch.job import Job, required_columns, required_schema
+from mlbatch.keys import text
 from mlbatch.ledger import ModelPin
 from mlbatch.pinning import loader
 from mlbatch.planner import Repair, Request
-from mlbatch.reconciliation import Differences, Keys
-from mlbatch.repair import compare_with, mending, read_snapshot, source_rows
+from mlbatch.reconciliation import Differences, Excuses, Found, Keys
+from mlbatch.repair import compared, mending, read_snapshot
 from mlbatch.scoring import Scorer
 from mlbatch.table import OutputTable
 from mlbatch.tools import Tools
@@ -26,7 +27,7 @@ from mlbatch.unloading import take_snapshot
 SAMPLE_ROWS = 1_000
 SAME_SCORE = 1e-9
 MEND_ROUNDS = 3
-NAMED = 5
+TOLD = 5
 """Keys that a refusal names."""
 QUARANTINE_ROWS = 1_000_000
 
@@ -54,10 +55,10 @@ def complete(job: type[Job], tools: Tools, generation: str, pin: ModelPin) -> in
     wanting that does not go away.
     """
     for _ in range(MEND_ROUNDS):
-        found, aside = _wanting(job, tools, generation, pin.version)
-        if not (found.wanting or found.gone):
-            return aside
-        told = f"{len(found.wanting)} rows wanting, {len(found.gone)} surplus"
+        found = _wanting(job, tools, generation, pin.version)
+        if not (found.wanting.count or found.gone.count):
+            return found.set_aside
+        told = f"{found.wanting.count} rows wanting, {found.gone.count} surplus"
         tools.notify("verify", f"{generation}: {told}; they are predicted again")
         infer(job, mending(found), tools, model=str(pin.version), generation=generation)
     message = (
@@ -66,36 +67,13 @@ def complete(job: type[Job], tools: Tools, generation: str, pin: ModelPin) -> in
     raise TemporaryError(message, hint="`mlbatch show` names quarantined rows; start again")
 
 
-def _wanting(
-    job: type[Job], tools: Tools, generation: str, version: int
-) -> tuple[Differences, int]:
-    """What is not as the source says and not excused, and how many rows were set aside."""
-    table = standing(job, generation)
-    source = source_rows(job, tools)
-    found = compare_with(source, table, tools, version)
-    excused = _recent(source, table.key, job, tools, generation)
-    missing = _except(found.missing, excused)
-    left = _except(missing, _set_aside(job, tools, generation))
-    wanting = replace(
-        found,
-        missing=left,
-        stale=_except(found.stale, excused),
-        outdated=_except(found.outdated, excused),
-        gone=_except(found.gone, excused) if job.features.view.tombstone else (),
-    )
-    return wanting, len(missing) - len(left)
-
-
-def _recent(
-    source: pa.Table, key: tuple[str, ...], job: type[Job], tools: Tools, generation: str
-) -> frozenset[str]:
-    """Keys that changed or went after the generation's watermark."""
+def _wanting(job: type[Job], tools: Tools, generation: str, version: int) -> Differences:
+    """What is not as the source says, and neither quarantined nor the next delta's."""
     mark = tools.sink.ledger().watermark(job.name, generation)
-    if mark is None:
-        return frozenset()
-    at = pa.scalar(mark.value.replace(tzinfo=None), source["source_at"].type)
-    late = source.filter(pc.greater(source["source_at"], at)).select(list(key))
-    return frozenset(_text(tuple(row[name] for name in key)) for row in late.to_pylist())
+    late = mark.value.replace(tzinfo=None) if mark else None
+    excuses = Excuses(late, _set_aside(job, tools, generation))
+    found = compared(job, tools, standing(job, generation), version, excuses)
+    return found if job.features.view.tombstone else replace(found, gone=Found())
 
 
 def _set_aside(job: type[Job], tools: Tools, generation: str) -> frozenset[str]:
@@ -107,23 +85,27 @@ def _set_aside(job: type[Job], tools: Tools, generation: str) -> frozenset[str]:
     )
 
 
-def _except(keys: Keys, excused: frozenset[str]) -> Keys:
-    return tuple(key for key in keys if _text(key) not in excused)
-
-
-def _text(key: tuple[object, ...]) -> str:
-    """A key as the quarantine has it."""
-    return "/".join(map(str, key))[:255]
-
-
 def inspect(
     job: type[Job], tools: Tools, generation: str, pin: ModelPin, limit: float
 ) -> Inspection:
     """Rescore a sample, and compare with what serves now; GateRefused where either is amiss."""
     table = standing(job, generation)
-    rows, rescored = _check_sample(job, tools, generation, pin)
-    before = tools.sink.rows(job.output.table).read_all()
-    apart = distance(before, rows, table.key, table.label, table.score)
+    rows, sample, apart = _looked_over(job, tools, table)
+    rescored, unequal = _rescore(job, tools, sample, pin)
+    if unequal:
+        # Their source may have changed without its time, which no delta sees. It is not the model
+        # if they stay as they are predicted now.
+        reason = f"{len(unequal)} rows that came out otherwise, predicted once more"
+        request = Request(repair=Repair(unequal, (), reason))
+        infer(job, request, tools, model=str(pin.version), generation=generation)
+        rows, sample, apart = _looked_over(job, tools, table)
+        rescored, unequal = _rescore(job, tools, sample, pin)
+    if unequal:
+        named = ", ".join(text(key) for key in unequal[:TOLD])
+        message = (
+            f"{len(unequal)} of {rescored} rows of {table.name} come out otherwise now: {named}"
+        )
+        raise GateRefused(message, hint="a model must answer the same row alike each time")
     if apart.labels > limit:
         message = (
             f"{apart.labels:.1%} of the labels of {table.name} are others than in "
@@ -131,37 +113,49 @@ def inspect(
         )
         hint = f"look at {table.name}; --max-distance {apart.labels:.2g} or more lets it pass"
         raise GateRefused(message, hint=hint)
-    return Inspection(rows.num_rows, rescored, apart)
+    return Inspection(rows, rescored, apart)
 
 
-def _check_sample(
-    job: type[Job], tools: Tools, generation: str, pin: ModelPin
-) -> tuple[pa.Table, int]:
-    """The table, and how many rows of it came out the same; GateRefused where some did not, twice."""
-    table = standing(job, generation)
-    rows = tools.sink.rows(table).read_all()
-    rescored, unequal = _rescore(job, tools, rows, pin)
-    if unequal:
-        # Their source may have changed without its time, which no delta sees. It is not the model
-        # if they stay as they are predicted now.
-        reason = f"{len(unequal)} rows that came out otherwise, predicted once more"
-        request = Request(repair=Repair(unequal, (), reason))
-        infer(job, request, tools, model=str(pin.version), generation=generation)
-        rows = tools.sink.rows(table).read_all()
-        rescored, unequal = _rescore(job, tools, rows, pin)
-    if unequal:
-        named = ", ".join(_text(key) for key in unequal[:NAMED])
-        message = (
-            f"{len(unequal)} of {rescored} rows of {table.name} come out otherwise now: {named}"
-        )
-        raise GateRefused(message, hint="a model must answer the same row alike each time")
-    return rows, rescored
+def _looked_over(
+    job: type[Job], tools: Tools, table: OutputTable
+) -> tuple[int, pa.Table, Distance]:
+    """How many rows ``table`` has, a sample of them, and how far they are from what serves."""
+    sampler = _Sampler(tools.sink.rows(table))
+    before = tools.sink.rows(job.output.table)
+    apart = distance(before, sampler.through(), table.key, table.label, table.score)
+    return sampler.rows, sampler.sample(), apart
 
 
-def _rescore(job: type[Job], tools: Tools, rows: pa.Table, pin: ModelPin) -> tuple[int, Keys]:
+class _Sampler:
+    """Keeps rows at even distances of a stream that passes through."""
+
+    def __init__(self, reader: pa.RecordBatchReader) -> None:
+        """Nothing is read yet."""
+        self._reader, self.rows, self._distance = reader, 0, 1
+        self._kept: pa.Table = reader.schema.empty_table()
+
+    def through(self) -> pa.RecordBatchReader:
+        """The same stream."""
+        return pa.RecordBatchReader.from_batches(self._reader.schema, map(self._see, self._reader))
+
+    def _see(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        first = -self.rows % self._distance
+        chosen = batch.take(pa.array(range(first, batch.num_rows, self._distance), pa.int64()))
+        self._kept = pa.concat_tables([self._kept, pa.Table.from_batches([chosen])])
+        self.rows += batch.num_rows
+        while self._kept.num_rows > 2 * SAMPLE_ROWS:
+            every_other = pa.array(range(0, self._kept.num_rows, 2), pa.int64())
+            self._kept, self._distance = self._kept.take(every_other), 2 * self._distance
+        return batch
+
+    def sample(self) -> pa.Table:
+        """`SAMPLE_ROWS` of them, or all where they are fewer."""
+        return _sample(self._kept)
+
+
+def _rescore(job: type[Job], tools: Tools, sample: pa.Table, pin: ModelPin) -> tuple[int, Keys]:
     """How many rows were predicted once more, and the keys of those that are not as they were."""
     table = job.output.table
-    sample = _sample(rows)
     again = _predicted(job, tools, sample, pin)
     names = ["src_updated_at", table.label, table.score]
     renamed = again.select([*table.key, *names]).rename_columns(
@@ -195,12 +189,11 @@ def _predicted(job: type[Job], tools: Tools, sample: pa.Table, pin: ModelPin) ->
     if not keys:
         return sample
     query = view.query.of_keys(
-        keys, key=view.key, columns=required_columns(job), zone=view.zone, newest_by=view.cursor
+        keys, key=table.key, columns=required_columns(job), zone=view.zone, newest_by=view.cursor
     )
     prefix = f"{tools.storage.prefix}mlbatch/{job.name}/_inspect/{tools.new_id()}/"
     snapshot = take_snapshot(tools.warehouse, tools.storage, query, prefix)
     schema = allowing_null(required_schema(job))
-    read = read_snapshot(snapshot, tools, schema).combine_chunks()
     scorer = Scorer(job, loader(job, pin, tools)(), pin, run_no=0)
-    scored = [scorer.score(batch, 0, 0).upserts for batch in read.to_batches()]
+    scored = [scorer.score(batch, 0, 0).upserts for batch in read_snapshot(snapshot, tools, schema)]
     return pa.Table.from_batches(scored, scored[0].schema) if scored else sample.slice(0, 0)

@@ -23,6 +23,7 @@ import pyarrow as pa
 
 from mlbatch.errors import ConservationError, Fenced, MlbatchError
 from mlbatch.generation import FIRST
+from mlbatch.snapshot import Part
 
 
 class RunKind(StrEnum):
@@ -154,6 +155,11 @@ class PartState:
         """Whether every row is accounted for."""
         return self.done == self.rows_expected
 
+    @property
+    def part(self) -> Part:
+        """What storage is asked for."""
+        return Part(self.number, self.uri, self.rows_expected, self.bytes, self.etag)
+
 
 @dataclass(frozen=True, slots=True)
 class Strikes:
@@ -248,6 +254,16 @@ class Lease:
     def table(self) -> str:
         """The table that the lease is for, and the lease's own name."""
         return self.beside or self.output_table
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run is, added up by the database: asked for after every part."""
+
+    parts: int = 0
+    expected: int = 0
+    done: int = 0
+    quarantined: int = 0
 
 
 @dataclass(frozen=True, slots=True)

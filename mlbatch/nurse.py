@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from mlbatch.engine import PartTask, Surrender, WorkerDied
 from mlbatch.errors import QuarantineLimitError, TemporaryError
-from mlbatch.ledger import PartState, Run, Strikes, Totals
+from mlbatch.ledger import PartState, Run, Strikes
 from mlbatch.scoring import MOST_BATCH_ROWS
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ class Nurse:
         """``ledger`` tells how far a part had come when its worker died, and remembers the death."""
         self._run, self._ledger, self._notify = run, ledger, notify
         self._strikes = {s.part_number: s for s in ledger.strikes(run.run_id)}
+        self._aside = {aside.number: aside for aside in parts_aside(run.run_id, ledger)}
 
     def tasks(self) -> list[PartTask]:
         """What is left of the run; a part that killed before gets the care that it had."""
@@ -83,6 +84,8 @@ class Nurse:
         if then.surrender is not None and now.given_up_from is None:
             now = replace(now, given_up_from=part.done)
             self._notify("notice", f"{_aside(self._run.run_id, part, now)}")
+        if now.given_up_from is not None:
+            self._aside[number] = _aside(self._run.run_id, part, now)
         self._ledger.strike(self._run, now)
         self._strikes[number] = now
         return then
@@ -110,31 +113,24 @@ class Nurse:
 
     def check_limits(self, job: type[Job]) -> None:
         """Tell how far the run is; QuarantineLimitError where more is set aside than ``job`` allows."""
-        parts = self._ledger.parts(self._run.run_id)
-        totals = Totals.of(parts)
-        self._notify("progress", f"{totals.done:,} of {totals.expected:,} rows")
-        aside = _all_aside(self._run.run_id, parts, self._strikes)
-        one_by_one = totals.quarantined - sum(part.rows for part in aside)
+        so_far = self._ledger.progress(self._run.run_id)
+        self._notify("progress", f"{so_far.done:,} of {so_far.expected:,} rows")
+        aside = [self._aside[number] for number in sorted(self._aside)]
+        one_by_one = so_far.quarantined - sum(part.rows for part in aside)
         hint = f"mlbatch show {job.name} names the reasons; nothing more is written by this run"
-        if not job.limits.allows(one_by_one, totals.expected):
-            message = f"{one_by_one:,} of {totals.expected:,} rows were quarantined"
+        if not job.limits.allows(one_by_one, so_far.expected):
+            message = f"{one_by_one:,} of {so_far.expected:,} rows were quarantined"
             raise QuarantineLimitError(message, hint=hint)
-        if not job.limits.allows_parts(len(aside), len(parts)):
-            message = f"{len(aside)} of {len(parts)} parts were set aside: {aside[-1]}"
+        if not job.limits.allows_parts(len(aside), so_far.parts):
+            message = f"{len(aside)} of {so_far.parts} parts were set aside: {aside[-1]}"
             raise QuarantineLimitError(message, hint=hint)
 
 
 def parts_aside(run_id: str, ledger: Ledger) -> tuple[PartAside, ...]:
     """The parts of a run that were set aside whole."""
-    strikes = {s.part_number: s for s in ledger.strikes(run_id)}
-    return _all_aside(run_id, ledger.parts(run_id), strikes) if strikes else ()
-
-
-def _all_aside(
-    run_id: str, parts: tuple[PartState, ...], strikes: dict[int, Strikes]
-) -> tuple[PartAside, ...]:
-    known = ((part, strikes.get(part.number)) for part in parts)
-    return tuple(_aside(run_id, part, s) for part, s in known if s and s.given_up_from is not None)
+    strikes = {s.part_number: s for s in ledger.strikes(run_id) if s.given_up_from is not None}
+    parts = ledger.parts(run_id) if strikes else ()
+    return tuple(_aside(run_id, p, strikes[p.number]) for p in parts if p.number in strikes)
 
 
 def _aside(run_id: str, part: PartState, strikes: Strikes) -> PartAside:

@@ -9,18 +9,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from mlbatch.batches import allowing_null, read_part
 from mlbatch.engine import PartOutcome, PartTask, Surrender
 from mlbatch.job import Job, required_schema
+from mlbatch.keys import texts
 from mlbatch.ledger import BatchCommit, QuarantinedRow
-from mlbatch.scoring import key_text, sorted_by
-from mlbatch.snapshot import Part
+from mlbatch.scoring import sorted_by
 
 if TYPE_CHECKING:
     from mlbatch.sink import PartSession
+    from mlbatch.snapshot import Part
     from mlbatch.storage import Storage
 
 BATCH_ROWS = 1_024
@@ -39,7 +40,7 @@ def set_part_aside(
     the adopted one.
     """
     state = session.position(task.part_number)
-    part = Part(state.number, state.uri, state.rows_expected, state.bytes, state.etag)
+    part = state.part
     keys = pa.schema([required_schema(job).field(name) for name in job.output.table.key])
     is_read = task.surrender is Surrender.KEYS
     batches = _read(part, keys, storage, state.done) if is_read else _blank(part, keys, state.done)
@@ -66,19 +67,19 @@ def _commit(
     batch: pa.RecordBatch, part: Part, low: int, job: type[Job], reason: str
 ) -> BatchCommit:
     table = job.output.table
-    texts = [key_text(batch, row, table.key) for row in range(batch.num_rows)]
-    named = pa.array(np.flatnonzero([bool(text) for text in texts]), pa.int64())
+    told = texts(batch, table.key)
     detail = f"part {part.number} killed its workers and was set aside whole"
     return BatchCommit(
         part_number=part.number,
         low=low,
         high=low + batch.num_rows,
         upserts=pa.RecordBatch.from_pylist([], schema=allowing_null(table.schema)),
-        deletes=sorted_by(batch.take(named), table.key),
+        deletes=sorted_by(batch.filter(pc.is_valid(told)), table.key),
         deleted=0,
         filtered=0,
         quarantined=tuple(
-            QuarantinedRow(low + row, text, reason, detail) for row, text in enumerate(texts)
+            QuarantinedRow(low + row, text, reason, detail)
+            for row, text in enumerate(told.fill_null("").to_pylist())
         ),
         checksum=0,
     )

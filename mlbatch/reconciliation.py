@@ -1,4 +1,4 @@
-"""Compares the source with what was really predicted. Pure: tables in, keys out.
+"""Compares the source with what was really predicted. Pure: rows in, keys out.
 
 A watermark cannot see a row that was loaded late with an old time, nor one that vanished without a
 tombstone. This can, because it looks at every key.
@@ -6,74 +6,162 @@ tombstone. This can, because it looks at every key.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mlbatch.buckets import together
+from mlbatch.keys import TEXT_CHARACTERS, texts
+
 Keys = tuple[tuple[object, ...], ...]
+NAMED = 2_000
+"""Keys of a kind that are kept; the others are counted."""
 _SOURCE_AT, _TABLE_AT, _VERSION = "mlbatch_source_at", "mlbatch_table_at", "mlbatch_version"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Rows of one kind: how many they are, and the lowest of their keys."""
+
+    count: int = 0
+    first: Keys = ()
+    """Ascending; all of them where they are no more than `NAMED`."""
+
+    def __add__(self, other: Found) -> Found:
+        """Both, of which no row is in the other."""
+        first = sorted((*self.first, *other.first))[:NAMED]
+        return Found(self.count + other.count, tuple(first))
 
 
 @dataclass(frozen=True, slots=True)
 class Differences:
     """What is not as it should be, by key."""
 
-    missing: Keys
+    missing: Found = Found()
     """In the source, without a prediction."""
-    stale: Keys
+    stale: Found = Found()
     """Of another time in the source than they were predicted from."""
-    outdated: Keys
+    outdated: Found = Found()
     """Predicted by another version of the model."""
-    gone: Keys
+    gone: Found = Found()
     """Predicted, and no longer in the source."""
-    source_rows: int
-    table_rows: int
+    wanting: Found = Found()
+    """Missing, stale or outdated, each once: rows to predict again."""
+    set_aside: int = 0
+    """Rows without a prediction that are excused, and no other is."""
+    source_rows: int = 0
+    table_rows: int = 0
 
-    @property
-    def wanting(self) -> Keys:
-        """Rows to predict again, each once."""
-        return tuple(dict.fromkeys((*self.missing, *self.stale, *self.outdated)))
+    def __add__(self, other: Differences) -> Differences:
+        """Those of two comparisons that have no key in common."""
+        return Differences(
+            self.missing + other.missing,
+            self.stale + other.stale,
+            self.outdated + other.outdated,
+            self.gone + other.gone,
+            self.wanting + other.wanting,
+            self.set_aside + other.set_aside,
+            self.source_rows + other.source_rows,
+            self.table_rows + other.table_rows,
+        )
 
 
-def compare(
-    source: pa.Table, table: pa.Table, key: tuple[str, ...], version: int | None
+@dataclass(frozen=True, slots=True)
+class Excuses:
+    """What is no difference, although it looks like one."""
+
+    changed_after: datetime | None = None
+    """Rows that changed or went later than this, naive UTC, are the next delta's."""
+    set_aside: frozenset[str] = frozenset()
+    """Keys, as the quarantine has them, of rows that may lack a prediction."""
+
+
+def compare_all(
+    source: pa.RecordBatchReader,
+    table: pa.RecordBatchReader,
+    key: tuple[str, ...],
+    version: int | None,
+    excuses: Excuses = Excuses(),
 ) -> Differences:
-    """Find the differences.
+    """Find the differences of any number of rows, in memory that does not grow with them.
 
     Args:
-        source: Live rows: ``key`` and ``source_at``, when each last changed, naive UTC.
+        source: All rows: ``key``, ``source_at``, when each last changed, naive UTC, and ``alive``.
         table: Predictions: ``key``, ``src_updated_at`` and ``model_version``.
         key: Names of the key's columns, the same in both.
         version: The version that should have predicted every row; None asks nothing of it.
+        excuses: What counts as no difference.
     """
-    # A row without a key can have no prediction: runs set it aside, and nothing mends that here.
-    left = _keyed(source, key).rename_columns([*key, _SOURCE_AT])
-    right = table.select([*key, "src_updated_at", "model_version"])
-    right = right.rename_columns([*key, _TABLE_AT, _VERSION])
-    joined = left.join(right, list(key), join_type="full outer", use_threads=False)
-    in_source = pc.is_valid(joined[_SOURCE_AT])
-    in_table = pc.is_valid(joined[_VERSION])
-    both = pc.and_(in_source, in_table)
+    aside = pa.array(sorted(excuses.set_aside), pa.string())
+    found = Differences()
+    for rows, predictions in together((source, table), key):
+        live = rows.filter(rows["alive"])
+        recent = None
+        if excuses.changed_after is not None:
+            at = pa.scalar(excuses.changed_after, rows["source_at"].type)
+            recent = rows.filter(pc.greater(rows["source_at"], at))
+        found += compare(live, predictions, key, version, recent=recent, aside=aside)
+    return found
+
+
+def compare(
+    source: pa.Table,
+    table: pa.Table,
+    key: tuple[str, ...],
+    version: int | None,
+    *,
+    recent: pa.Table | None = None,
+    aside: pa.Array | None = None,
+) -> Differences:
+    """Find the differences of rows in memory; see `compare_all`.
+
+    ``source`` has live rows only; the keys of ``recent`` are in no difference, and rows whose key's
+    text is in ``aside`` may be missing.
+    """
+    joined = _joined(source, table, key)
+    if recent is not None:
+        late = _keyed(recent.select(list(key)), key)
+        joined = joined.join(late, list(key), join_type="left anti", use_threads=False)
+    in_source, in_table = pc.is_valid(joined[_SOURCE_AT]), pc.is_valid(joined[_VERSION])
+    missing = joined.filter(pc.and_(in_source, pc.invert(in_table)))
+    both = joined.filter(pc.and_(in_source, in_table))
     # Not only later: a source that was restored has older times than were predicted.
-    changed = pc.fill_null(pc.not_equal(joined[_SOURCE_AT], joined[_TABLE_AT]), fill_value=False)
-    other = pc.fill_null(pc.not_equal(joined[_VERSION], version or 0), fill_value=False)
+    changed = pc.fill_null(pc.not_equal(both[_SOURCE_AT], both[_TABLE_AT]), fill_value=False)
+    other = pc.not_equal(both[_VERSION], both[_VERSION] if version is None else version)
+    left = missing if aside is None else missing.filter(pc.invert(_named(missing, key, aside)))
     return Differences(
-        missing=_keys(joined, pc.and_(in_source, pc.invert(in_table)), key),
-        stale=_keys(joined, pc.and_(both, changed), key),
-        outdated=_keys(joined, pc.and_(both, other), key) if version is not None else (),
-        gone=_keys(joined, pc.and_(pc.invert(in_source), in_table), key),
+        missing=_found([left], key),
+        stale=_found([both.filter(changed)], key),
+        outdated=_found([both.filter(other)], key),
+        gone=_found([joined.filter(pc.and_(pc.invert(in_source), in_table))], key),
+        wanting=_found([left, both.filter(pc.or_(changed, other))], key),
+        set_aside=missing.num_rows - left.num_rows,
         source_rows=source.num_rows,
         table_rows=table.num_rows,
     )
 
 
+def _joined(source: pa.Table, table: pa.Table, key: tuple[str, ...]) -> pa.Table:
+    # A row without a key can have no prediction: runs set it aside, and nothing mends that here.
+    left = _keyed(source.select([*key, "source_at"]), key).rename_columns([*key, _SOURCE_AT])
+    right = table.select([*key, "src_updated_at", "model_version"])
+    right = right.rename_columns([*key, _TABLE_AT, _VERSION])
+    return left.join(right, list(key), join_type="full outer", use_threads=False)
+
+
 def _keyed(rows: pa.Table, key: tuple[str, ...]) -> pa.Table:
-    for name in key:
-        rows = rows.filter(pc.is_valid(rows[name]))
-    return rows
+    return rows.filter(pc.is_valid(texts(rows, key)))
 
 
-def _keys(joined: pa.Table, wanted: pa.ChunkedArray, key: tuple[str, ...]) -> Keys:
-    found = joined.filter(wanted).select(list(key)).sort_by([(name, "ascending") for name in key])
-    return tuple(tuple(row[name] for name in key) for row in found.to_pylist())
+def _named(rows: pa.Table, key: tuple[str, ...], told: pa.Array) -> pa.ChunkedArray:
+    cut = pc.utf8_slice_codeunits(texts(rows, key), 0, TEXT_CHARACTERS)
+    return pc.is_in(cut, value_set=told)
+
+
+def _found(parts: Iterable[pa.Table], key: tuple[str, ...]) -> Found:
+    rows = pa.concat_tables([part.select(list(key)) for part in parts])
+    first = rows.sort_by([(name, "ascending") for name in key]).slice(0, NAMED).to_pylist()
+    return Found(rows.num_rows, tuple(tuple(row[name] for name in key) for row in first))

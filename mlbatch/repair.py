@@ -6,7 +6,8 @@ commits. A run has so many keys in its query; beyond that everything is read aga
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -15,20 +16,22 @@ from mlbatch.batches import allowing_null, read_part
 from mlbatch.errors import GateRefused, UsageError
 from mlbatch.inference import Inference, infer
 from mlbatch.job import Job
-from mlbatch.ledger import ModelPin, Run, RunState, served
+from mlbatch.keys import parsed
+from mlbatch.ledger import Run, RunState, served
 from mlbatch.planner import Repair, Request
 from mlbatch.quarantine import UNREADABLE
-from mlbatch.reconciliation import Differences, compare
+from mlbatch.reconciliation import NAMED, Differences, Excuses, compare_all
 from mlbatch.scoring import cursor_in_utc
 from mlbatch.snapshot import Snapshot
 from mlbatch.table import OutputTable
 from mlbatch.tools import Tools
 from mlbatch.unloading import take_snapshot
+from mlbatch.view import View
 from mlbatch.window import Window
 
-MAX_KEYS = 2_000
+MAX_KEYS = NAMED
 """More rows than this are not named one by one: the query would not fit a statement."""
-READ_ROWS = 50_000
+READ_ROWS = 20_000
 DELETE_SHARE = 0.01
 """A source that lost more of its rows at once was probably lost itself."""
 
@@ -50,42 +53,48 @@ def reconcile(
     Predictions whose row vanished from the source are removed, if they are no more than
     ``max_deletes`` (one in a hundred rows by default); else GateRefused, and nothing is changed.
     """
-    found = _compared(job, tools, served(_quiet_runs(job, tools)))
-    if dry_run or not (found.wanting or found.gone):
+    model = served(_quiet_runs(job, tools))
+    found = compared(job, tools, job.output.table, model.version if model else None)
+    if dry_run or not (found.wanting.count or found.gone.count):
         return Reconciled(found, None)
     limit = int(found.table_rows * DELETE_SHARE) if max_deletes is None else max_deletes
     _check_deletes(job, found, limit)
     return Reconciled(found, infer(job, mending(found), tools))
 
 
-def _compared(job: type[Job], tools: Tools, model: ModelPin | None) -> Differences:
-    version = model.version if model else None
-    return compare_with(source_rows(job, tools), job.output.table, tools, version)
-
-
-def compare_with(
-    source: pa.Table, table: OutputTable, tools: Tools, version: int | None
+def compared(
+    job: type[Job],
+    tools: Tools,
+    table: OutputTable,
+    version: int | None,
+    excuses: Excuses = Excuses(),  # noqa: B008  a value
 ) -> Differences:
-    """Compare what `source_rows` found with the rows of ``table``; see `reconciliation.compare`."""
-    live = source.filter(source["alive"]).drop_columns(["alive"])
-    return compare(live, tools.sink.rows(table).read_all(), table.key, version)
+    """Compare the source as it is now with the rows of ``table``; see `compare_all`."""
+    key = [column for column in table.columns if column.name in table.key]
+    predictions = tools.sink.rows(replace(table, columns=tuple(key)))
+    return compare_all(source_rows(job, tools), predictions, table.key, version, excuses)
 
 
 def retry(job: type[Job], tools: Tools) -> Inference | None:
     """Predict again what the last finished run set aside; None where it set nothing aside.
 
-    Rows of a part that could not be read have no known key: they are found by comparing source and
-    table. More rows than a query can name are read with everything else.
+    Rows of a part that could not be read have no known key, and long keys are kept in part: they are
+    found by comparing source and table. More rows than a query can name are read with everything else.
     """
     ledger, quiet = tools.sink.ledger(), _quiet_runs(job, tools)
     done = [run for run in quiet if run.state is RunState.DONE]
     rows = ledger.quarantined(done[0].run_id, MAX_KEYS + 1) if done else ()
-    keys = tuple(key for row in rows if (key := _parsed(row.key, job)) is not None)
-    if any(row.reason == UNREADABLE for row in rows):
-        keys = tuple(dict.fromkeys((*keys, *_compared(job, tools, served(quiet)).wanting)))
+    types = [job.output.table.schema.field(name).type for name in job.output.table.key]
+    told = {row.key: parsed(row.key, types) for row in rows if row.key}
+    keys = tuple(key for key in told.values() if key is not None)
+    others = 0
+    if None in told.values() or any(row.reason == UNREADABLE for row in rows):
+        pin = served(quiet)
+        wanting = compared(job, tools, job.output.table, pin.version if pin else None).wanting
+        keys, others = tuple(dict.fromkeys((*keys, *wanting.first))), wanting.count
     if not keys:
         return None
-    if max(len(rows), len(keys)) > MAX_KEYS:
+    if max(len(rows), len(keys), others) > MAX_KEYS:
         return infer(job, Request(full=True), tools)
     reason = f"{len(keys)} rows that run {done[0].run_id} set aside"
     return infer(job, Request(repair=Repair(keys, (), reason)), tools)
@@ -103,7 +112,7 @@ def _quiet_runs(job: type[Job], tools: Tools) -> tuple[Run, ...]:
     return runs
 
 
-def source_rows(job: type[Job], tools: Tools) -> pa.Table:
+def source_rows(job: type[Job], tools: Tools) -> pa.RecordBatchReader:
     """Key, ``source_at`` and ``alive`` of every row, read as features are: by an unload."""
     view = job.features.view
     columns = [*view.key, str(view.cursor), *([view.tombstone] if view.tombstone else [])]
@@ -113,32 +122,38 @@ def source_rows(job: type[Job], tools: Tools) -> pa.Table:
     prefix = f"{tools.storage.prefix}mlbatch/{job.name}/_reconcile/{tools.new_id()}/"
     snapshot = take_snapshot(tools.warehouse, tools.storage, select, prefix)
     schema = allowing_null(pa.schema([view.column(name).field for name in columns]))
-    rows = read_snapshot(snapshot, tools, schema)
-    at = cursor_in_utc(rows[str(view.cursor)].combine_chunks(), view.zone)
-    everyone = pa.repeat(pa.scalar(value=True), rows.num_rows)
-    alive = pc.is_null(rows[view.tombstone]) if view.tombstone else everyone
-    found = rows.select(list(view.key)).append_column("source_at", at)
-    return found.append_column("alive", alive)
+    keys = [schema.field(name) for name in view.key]
+    told = [*keys, ("source_at", pa.timestamp("us")), ("alive", pa.bool_())]
+    batches = read_snapshot(snapshot, tools, schema)
+    return pa.RecordBatchReader.from_batches(
+        pa.schema(told), (_source_batch(batch, view) for batch in batches)
+    )
 
 
-def read_snapshot(snapshot: Snapshot, tools: Tools, schema: pa.Schema) -> pa.Table:
-    """All rows of a snapshot, in memory."""
-    batches: list[pa.RecordBatch] = []
+def _source_batch(batch: pa.RecordBatch, view: View) -> pa.RecordBatch:
+    at = cursor_in_utc(batch.column(str(view.cursor)), view.zone)
+    everyone = pa.repeat(pa.scalar(value=True), batch.num_rows)
+    alive = pc.is_null(batch.column(view.tombstone)) if view.tombstone else everyone
+    keys = [batch.column(name) for name in view.key]
+    return pa.RecordBatch.from_arrays([*keys, at, alive], [*view.key, "source_at", "alive"])
+
+
+def read_snapshot(snapshot: Snapshot, tools: Tools, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """All rows of a snapshot, a batch after another."""
     for part in snapshot.parts:
         with tools.storage.open(part.file_uri, etag=part.etag) as file:
-            batches += read_part(file, part, schema, batch_rows=READ_ROWS)
-    return pa.Table.from_batches(batches, schema)
+            yield from read_part(file, part, schema, batch_rows=READ_ROWS)
 
 
 def _check_deletes(job: type[Job], found: Differences, limit: int) -> None:
-    if len(found.gone) > limit:
+    if found.gone.count > limit:
         message = (
-            f"{len(found.gone):,} of {found.table_rows:,} predictions have no row in the source, "
+            f"{found.gone.count:,} of {found.table_rows:,} predictions have no row in the source, "
             f"more than {limit:,} may be removed at once"
         )
         raise GateRefused(message, hint="look at the source; --max-deletes N allows more")
-    if found.gone and job.features.view.tombstone is None:
-        message = f"{len(found.gone):,} predictions have no row in the source any more"
+    if found.gone.count and job.features.view.tombstone is None:
+        message = f"{found.gone.count:,} predictions have no row in the source any more"
         hint = f"{job.features.view.name} declares no tombstone column to remove them by"
         raise UsageError(message, hint=hint)
 
@@ -151,20 +166,9 @@ def mending(found: Differences) -> Request:
         "outdated": found.outdated,
         "gone": found.gone,
     }
-    told = ", ".join(f"{len(keys):,} {name}" for name, keys in counts.items() if keys)
-    if len(found.wanting) + len(found.gone) > MAX_KEYS:
+    told = ", ".join(f"{kind.count:,} {name}" for name, kind in counts.items() if kind.count)
+    if found.wanting.count + found.gone.count > MAX_KEYS:
         return Request(full=True)
-    return Request(repair=Repair(found.wanting, found.gone, f"found by reconcile: {told}"))
-
-
-def _parsed(text: str, job: type[Job]) -> tuple[object, ...] | None:
-    """A quarantined row's key; None where its text does not tell one."""
-    table = job.output.table
-    parts = text.split("/") if len(table.key) > 1 else [text]
-    if not text or len(parts) != len(table.key):
-        return None
-    types = [table.schema.field(name).type for name in table.key]
-    return tuple(
-        int(part) if pa.types.is_integer(kind) else part
-        for part, kind in zip(parts, types, strict=True)
+    return Request(
+        repair=Repair(found.wanting.first, found.gone.first, f"found by reconcile: {told}")
     )

@@ -23,6 +23,7 @@ from mlbatch.errors import MlbatchError, PredictionError
 from mlbatch.failpoint import reach
 from mlbatch.job import Job, required_schema
 from mlbatch.judging import Fault, Faults, judge_duplicates, judge_input, judge_output
+from mlbatch.keys import texts
 from mlbatch.ledger import BatchCommit, ModelPin, QuarantinedRow
 from mlbatch.overlap import WriteBehind, read_ahead
 from mlbatch.snapshot import Part
@@ -179,16 +180,17 @@ class Scorer:
         key = self.job.output.table.key
         gone = dead.copy()
         gone[list(faults)] = True
-        named = [row for row in np.flatnonzero(gone) if key_text(batch, int(row), key)]
-        return sorted_by(batch.select(list(key)).take(pa.array(named, pa.int64())), key)
+        rows = _taken(batch.select(list(key)), np.flatnonzero(gone))
+        return sorted_by(rows.filter(pc.is_valid(texts(rows, key))), key)
 
     def _quarantined(
         self, batch: pa.RecordBatch, low: int, faults: Faults
     ) -> Iterator[QuarantinedRow]:
         key = self.job.output.table.key
-        for row, fault in sorted(faults.items()):
-            text = key_text(batch, row, key)
-            yield QuarantinedRow(low + row, text, fault.reason, fault.detail)
+        rows = np.array(sorted(faults), dtype=int)
+        told = texts(_taken(batch.select(list(key)), rows), key).fill_null("")
+        for row, text in zip(rows.tolist(), told.to_pylist(), strict=True):
+            yield QuarantinedRow(low + row, text, faults[row].reason, faults[row].detail)
 
 
 def _rows_except(out: np.ndarray, faults: Faults) -> np.ndarray:
@@ -200,15 +202,6 @@ def _rows_except(out: np.ndarray, faults: Faults) -> np.ndarray:
 def _taken(batch: pa.RecordBatch, rows: np.ndarray) -> pa.RecordBatch:
     """The ``rows`` of ``batch``, ascending and each once; all of them are no copy."""
     return batch if len(rows) == batch.num_rows else batch.take(pa.array(rows, pa.int64()))
-
-
-def key_text(batch: pa.RecordBatch, row: int, key: tuple[str, ...]) -> str:
-    """The row's key, columns joined by '/'; empty where it has none that could be in the table."""
-    try:
-        values = [batch.column(name)[row].as_py() for name in key]
-    except UnicodeDecodeError:
-        return ""
-    return "" if None in values else "/".join(str(value) for value in values)
 
 
 def _labels(labels: Sequence[object], kind: pa.DataType) -> pa.Array:
@@ -280,36 +273,51 @@ def score_part(
     """Bring one part from where its ledger row says it is to its end, in batches of ``batch_rows``.
 
     A batch is read while the one before is scored and the one before that is written; without
-    ``batch_rows`` the part's bytes a row decide. ``limits`` say when to hold back. Raises Fenced when another process took the run
-    over, SnapshotError when the part is no longer the adopted one. Whatever is raised, committed
-    batches stay and the rest can be resumed.
+    ``batch_rows`` the part's bytes a row decide. ``limits`` say when to hold back. Raises Fenced when
+    another process took the run over, SnapshotError when the part is no longer the adopted one.
+    Whatever is raised, committed batches stay and the rest can be resumed.
     """
-    stages = _Stages()
     state = session.position(task.part_number)
-    part = Part(state.number, state.uri, state.rows_expected, state.bytes, state.etag)
+    part, done = state.part, state.done
     rows = batch_rows or suitable_rows(part)
-    polite = _Polite(session, limits, rows)
+    stages, polite = _Stages(), _Polite(session, limits, rows)
+    schema = required_schema(scorer.job)
     with (
         storage.open(part.file_uri, etag=part.etag) as file,
         WriteBehind(stages.timing("write", polite.commit)) as writer,
     ):
-        schema = required_schema(scorer.job)
-        done = state.done
+        ahead = _Ahead(task, scorer, stages, polite, writer)
         while done < part.rows:
             stop, size = _next_stretch(task, done, part.rows, rows)
             batches = read_part(file, part, schema, start=done, stop=stop, batch_rows=size)
-            for batch in polite.pieces(stages.waiting("read", read_ahead(batches))):
-                reach("before_score")
-                with stages.timed("score"):
-                    commit = _score(scorer, task, batch, done)
-                reach("after_score")
-                polite.wait(writer)
-                writer.put(commit)
-                if done < task.careful_until:
-                    # The position tells which row killed a worker: no write may lag behind.
-                    writer.wait()
-                done = commit.high
+            done = ahead.go(batches, done)
     return PartOutcome(task.part_number, stages.seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ahead:
+    """Scores one batch while the next is read and the last is written."""
+
+    task: PartTask
+    scorer: Scorer
+    stages: _Stages
+    polite: _Polite
+    writer: WriteBehind[BatchCommit]
+
+    def go(self, batches: Iterator[pa.RecordBatch], done: int) -> int:
+        """Score ``batches``, the first of which begins at row ``done``; returns where they end."""
+        for batch in self.polite.pieces(self.stages.waiting("read", read_ahead(batches))):
+            reach("before_score")
+            with self.stages.timed("score"):
+                commit = _score(self.scorer, self.task, batch, done)
+            reach("after_score")
+            self.polite.wait(self.writer)
+            self.writer.put(commit)
+            if done < self.task.careful_until:
+                # The position tells which row killed a worker: no write may lag behind.
+                self.writer.wait()
+            done = commit.high
+        return done
 
 
 class _Polite:

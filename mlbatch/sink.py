@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         NewRun,
         Owner,
         PartState,
+        Progress,
         QuarantinedRow,
         Run,
         RunState,
@@ -109,6 +110,10 @@ class Ledger(Protocol):
 
     def parts(self, run_id: str) -> tuple[PartState, ...]:
         """The parts of a run, by number."""
+        ...
+
+    def progress(self, run_id: str) -> Progress:
+        """How far a run is, parts under way included; no part is read."""
         ...
 
     def strike(self, run: Run, strikes: Strikes) -> None:

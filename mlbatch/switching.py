@@ -32,6 +32,7 @@ from mlbatch.tools import Tools
 from mlbatch.tracking import CHAMPION
 
 if TYPE_CHECKING:
+    from mlbatch.ledger import Lease
     from mlbatch.sink import Ledger
 
 CAUGHT_UP_ROWS = 1_000
@@ -112,6 +113,30 @@ def roll_back(
     return replace(_cut_over(job, tools, active, generation, pin), set_aside=aside)
 
 
+def kept(job: type[Job], tools: Tools) -> tuple[str, ...]:
+    """Generations that have a table although they do not serve, and no switch is filling them."""
+    table, active, ledger = job.output.table.name, _active(job, tools), tools.sink.ledger()
+    known = ledger.generations(table)
+    building = {g.name for g in known if g.state is GenerationState.BUILDING}
+    names = {FIRST, *(g.name for g in known)} - {active.generation} - building
+    return tuple(n for n in sorted(names, key=number) if tools.sink.holds(beside(table, n)))
+
+
+def drop_kept(job: type[Job], tools: Tools, generations: tuple[str, ...]) -> None:
+    """Drop the tables of ``generations``, after which there is no way back to them.
+
+    Raises Busy while another process works on the table that serves or on one of them, and
+    TemporaryError, before anything is dropped, where one of them has come to serve meanwhile.
+    """
+    with leased(job, tools) as serving:
+        if serving.generation in generations:
+            message = f"{serving.output_table} was switched to {serving.generation} meanwhile"
+            raise TemporaryError(message, hint="look at what is kept now: start again")
+        for generation in generations:
+            with leased(job, tools, generation) as lease:
+                _drop(tools, lease, "its generation was dropped")
+
+
 def _active(job: type[Job], tools: Tools) -> Active:
     """What serves; a switch that was cut short at its last step is ended first."""
     table, ledger = job.output.table.name, tools.sink.ledger()
@@ -154,14 +179,18 @@ def _ambiguous(job: type[Job], left: Generation, pin: ModelPin) -> UsageError:
 
 def _abandon(job: type[Job], tools: Tools, left: Generation) -> None:
     """Give up what is half built, and its table with it: it never served."""
-    ledger, reason = tools.sink.ledger(), "its generation was given up"
     with leased(job, tools, left.name) as lease:
-        ledger.abandon(lease)
-        for run in ledger.runs(job.output.table.name, left.name):
-            if not run.state.is_terminal:
-                ledger.give_up(run, RunState.SUPERSEDED, reason, tools.new_epoch())
-        tools.sink.drop(lease)
+        tools.sink.ledger().abandon(lease)
+        _drop(tools, lease, "its generation was given up")
     tools.notify("notice", f"{left.name}, half built with v{left.model_version}, is given up")
+
+
+def _drop(tools: Tools, lease: Lease, reason: str) -> None:
+    ledger = tools.sink.ledger()
+    for run in ledger.runs(lease.output_table, lease.generation):
+        if not run.state.is_terminal:
+            ledger.give_up(run, RunState.SUPERSEDED, reason, tools.new_epoch())
+    tools.sink.drop(lease)
 
 
 def _before(
@@ -201,6 +230,10 @@ def _cut_over(
         if old.generation != before.generation:
             message = f"{table} was switched to {old.generation} meanwhile"
             raise TemporaryError(message, hint="start again, if this one is still wanted")
+        if not tools.sink.holds(beside(table, generation)):
+            # A run would make it anew, with what the last delta finds and nothing else.
+            message = f"{beside(table, generation)} was dropped meanwhile"
+            raise TemporaryError(message, hint="start again, if it is still wanted")
         infer(job, Request(), tools, model=str(pin.version), generation=generation)
         with leased(job, tools, generation) as new:
             reach("before_cut_over")

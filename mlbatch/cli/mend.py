@@ -8,7 +8,8 @@ import click
 
 from mlbatch.cli.session import Session
 from mlbatch.errors import ExitCode, UsageError
-from mlbatch.reconciliation import Differences
+from mlbatch.keys import text
+from mlbatch.reconciliation import Differences, Found
 from mlbatch.repair import reconcile, retry
 
 SHOWN = 3
@@ -47,10 +48,10 @@ def _facts(job: str, found: Differences, aside: int, *, mended: bool) -> dict[st
         "job": job,
         "source_rows": found.source_rows,
         "table_rows": found.table_rows,
-        "missing": len(found.missing),
-        "stale": len(found.stale),
-        "outdated": len(found.outdated),
-        "gone": len(found.gone),
+        "missing": found.missing.count,
+        "stale": found.stale.count,
+        "outdated": found.outdated.count,
+        "gone": found.gone.count,
         "mended": mended and not aside,
         "rows_quarantined": aside,
     }
@@ -65,11 +66,12 @@ def _text(job: str, found: Differences, aside: int, *, mended: bool) -> str:
         "gone": "predicted, and no longer in the source",
     }
     for name, meaning in meanings.items():
-        keys = getattr(found, name)
-        if keys:
-            first = ", ".join("/".join(map(str, key)) for key in keys[:SHOWN])
-            lines.append(f"{len(keys):>8,} {meaning}: {first}{' ...' if len(keys) > SHOWN else ''}")
-    if not (found.wanting or found.gone):
+        kind: Found = getattr(found, name)
+        if kind.count:
+            first = ", ".join(text(key) for key in kind.first[:SHOWN])
+            more = " ..." if kind.count > SHOWN else ""
+            lines.append(f"{kind.count:>8,} {meaning}: {first}{more}")
+    if not (found.wanting.count or found.gone.count):
         lines.append("Nothing is missing, stale or surplus.")
     elif aside:
         lines.append(f"{aside:,} of these rows are quarantined (see mlbatch show {job}).")

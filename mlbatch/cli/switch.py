@@ -8,16 +8,20 @@ from typing import Any
 
 import click
 
+from mlbatch import switching
 from mlbatch.cli.session import Session
 from mlbatch.errors import ExitCode, UsageError
+from mlbatch.generation import beside
 from mlbatch.planner import Request
-from mlbatch.switching import Switched, roll_back, switch
+from mlbatch.switching import Switched
 
 
 @click.command("switch")
 @click.argument("job")
 @click.option("--model", help="Alias or version to switch to; the champion by default.")
 @click.option("--roll-back", is_flag=True, help="Let the generation before serve again.")
+@click.option("--drop-kept", is_flag=True, help="Drop the generations that do not serve.")
+@click.option("--yes", is_flag=True, help="Do not ask before anything is dropped.")
 @click.option(
     "--max-distance",
     type=click.FloatRange(0, 1),
@@ -33,25 +37,46 @@ def switch_command(
     /,
     job: str,
     model: str | None,
-    roll_back: bool,  # noqa: FBT001  click passes flags by name
     max_distance: float | None,
     workers: int | None,
-    as_json: bool,  # noqa: FBT001
+    as_json: bool,  # noqa: FBT001  click passes flags by name
     **request: Any,  # noqa: ANN401
 ) -> int:
     """Bring JOB's table to another model: filled beside it, looked over, renamed in one step.
 
     Typed again, it goes on where it was cut short.
     """
+    roll_back, drop_kept = request.pop("roll_back"), request.pop("drop_kept")
+    sure = request.pop("yes")
     if roll_back and (model is not None or max_distance is not None):
         message = "--roll-back goes to the generation before, with the model that it has"
         raise UsageError(message, hint=f"mlbatch switch {job} --roll-back")
+    if drop_kept and (roll_back or model is not None or as_json):
+        message = "--drop-kept drops what a switch left behind, and switches nothing"
+        raise UsageError(message, hint=f"mlbatch switch {job} --drop-kept")
     session = Session.open(profile, workers=workers)
+    if drop_kept:
+        return _drop_kept(session, job, sure=sure)
     started = time.monotonic()
     ended = _switched(session, job, model, max_distance, Request(**request), back=roll_back)
     seconds = time.monotonic() - started
     click.echo(json.dumps(_facts(job, ended, seconds)) if as_json else _text(job, ended, seconds))
     return ExitCode.QUARANTINED if ended.set_aside else ExitCode.DONE
+
+
+def _drop_kept(session: Session, job: str, *, sure: bool) -> int:
+    declared, tools = session.job(job), session.tools()
+    generations = switching.kept(declared, tools)
+    tables = ", ".join(beside(declared.output.table.name, name) for name in generations)
+    if not generations:
+        click.echo(f"Nothing to drop: {declared.output.table.name} alone has rows.")
+        return ExitCode.DONE
+    if not sure and not click.confirm(f"Drop {tables}? There is no way back then"):
+        click.echo("Nothing was dropped.")
+        return ExitCode.DONE
+    switching.drop_kept(declared, tools, generations)
+    click.echo(f"Dropped {tables}.")
+    return ExitCode.DONE
 
 
 def _switched(
@@ -65,8 +90,10 @@ def _switched(
 ) -> Switched:
     declared, tools = session.job(job), session.tools()
     if back:
-        return roll_back(declared, tools, request=request)
-    return switch(declared, tools, model=model, max_distance=max_distance, request=request)
+        return switching.roll_back(declared, tools, request=request)
+    return switching.switch(
+        declared, tools, model=model, max_distance=max_distance, request=request
+    )
 
 
 def _facts(job: str, ended: Switched, seconds: float) -> dict[str, object]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shutil
@@ -142,7 +143,7 @@ def test_a_job_s_life(mlbatch, project):
     assert "done: " in mlbatch("status").stdout
 
 
-def test_a_table_comes_to_a_new_model_and_back(mlbatch, project):
+def test_a_table_comes_to_a_new_model_and_back(mlbatch, project, monkeypatch):
     """After `test_a_job_s_life`, or by itself."""
     mlbatch("run", "toy", "--mode", "train")
     if json.loads(mlbatch("status", "--json").stdout)["jobs"][0]["run"] is None:
@@ -181,6 +182,15 @@ def test_a_table_comes_to_a_new_model_and_back(mlbatch, project):
     assert f"g2: rolled_back, model v{new}" in shown
     again = json.loads(mlbatch("switch", "toy", "--roll-back", "--json").stdout)
     assert (again["switched"], again["kept"]) == (False, None)
+
+    assert "switches nothing" in mlbatch("switch", "toy", "--drop-kept", "--json", code=2).stderr
+    monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
+    asked = mlbatch("switch", "toy", "--drop-kept").stdout
+    assert "Drop mood__g2? There is no way back then [y/N]" in asked
+    assert "Nothing was dropped." in asked
+    dropped = mlbatch("switch", "toy", "--drop-kept", "--yes").stdout
+    assert dropped == "Dropped mood__g2.\n"
+    assert "Nothing to drop: mood alone" in mlbatch("switch", "toy", "--drop-kept").stdout
 
 
 @pytest.mark.parametrize(

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from bad_inputs import FAILS, NOTICED, QUARANTINED, REFUSED, bad_input
+from sqlalchemy import event
 from toy.harness import DAY_ONE, ToyHarness, note, notes
 from toy.job import Toy
 from toy.model import Obedient
 
 from mlbatch import inference
+from mlbatch.connectors import sqlite
+from mlbatch.connectors.database.part_rows import part_state
 from mlbatch.connectors.sqlite import SqlitePartSession
 from mlbatch.engines.local import LocalEngine
 from mlbatch.errors import ConservationError, QuarantineLimitError, UsageError
@@ -246,3 +250,26 @@ def test_a_file_that_is_cut_into_parts_is_scored_once(harness, monkeypatch):
     assert [part.rows_expected for part in parts] == [4, 4, 2, 4, 4, 2, 4, 1]
     assert [row["note_id"] for row in harness.rows()] == list(range(1, 26))
     assert ended.totals.written == 25
+
+
+@pytest.mark.parametrize("parts", [20, 40])
+def test_what_a_run_reads_of_its_ledger_grows_with_its_parts_and_no_faster(
+    tmp_path, monkeypatch, parts
+):
+    read, asked = [], []
+
+    def noted(row):
+        read.append(row)
+        return part_state(row)
+
+    for room in ("database.ledger_store", "sqlite"):
+        monkeypatch.setattr(f"mlbatch.connectors.{room}.part_state", noted)
+    harness = ToyHarness(Toy, tmp_path, part_rows=3).given_model(Obedient()).notes(notes(3 * parts))
+    engine = sqlite._engine(harness.tools.sink.path, os.getpid())
+    event.listen(engine, "before_cursor_execute", lambda *of: asked.append(of[2]))
+    assert harness.infer().totals.written == 3 * parts
+    # As a task, for its position, when the run is verified and when it is told.
+    assert len(read) == 4 * parts
+    sums = [statement for statement in asked if "sum(mlbatch_part.done)" in statement]
+    assert len(sums) == parts
+    assert sum("\nFROM mlbatch_part " in statement for statement in asked) == parts + 3

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import pyarrow as pa
 import pytest
 from toy.harness import note, notes
 from toy.job import Toy
+from toy.lines import LINES, LineJob
 from toy.model import Obedient
 
 from mlbatch.connectors.duckdb import DuckdbWarehouse
+from mlbatch.connectors.mysql.sink import MysqlSink
 from mlbatch.errors import GateRefused, UsageError
 from mlbatch.ledger import RunKind, RunState
 from mlbatch.reconciliation import compare
 from mlbatch.repair import reconcile, retry
+from mlbatch.testing import JobHarness
 
 
 def ids(harness):
@@ -47,7 +50,7 @@ def test_a_row_that_came_late_is_found_and_predicted(harness):
 
     done = reconcile(Toy, harness.tools)
 
-    assert done.found.missing == ((900,),)
+    assert done.found.missing.first == ((900,),)
     assert done.run.run.new.kind is RunKind.REPAIR
     assert (done.run.totals.expected, done.run.totals.written) == (1, 1)
     assert 900 in ids(harness)
@@ -61,7 +64,7 @@ def test_a_change_with_an_old_time_is_stale(harness):
         connection.execute("UPDATE mood SET src_updated_at = 0, label = 'bad' WHERE note_id = 4")
         connection.commit()
     done = reconcile(Toy, harness.tools)
-    assert done.found.stale == ((4,),)
+    assert done.found.stale.first == ((4,),)
     assert {row["label"] for row in harness.rows() if row["note_id"] == 4} == {"good"}
 
 
@@ -69,9 +72,9 @@ def test_a_row_that_goes_back_in_time_is_stale(harness):
     harness.notes(notes(25)).infer()
     harness.notes([note(4, "sad again", minutes=3)])
     done = reconcile(Toy, harness.tools)
-    assert done.found.stale == ((4,),)
+    assert done.found.stale.first == ((4,),)
     assert {row["label"] for row in harness.rows() if row["note_id"] == 4} == {"bad"}
-    assert reconcile(Toy, harness.tools).found.wanting == ()
+    assert reconcile(Toy, harness.tools).found.wanting.count == 0
 
 
 def of_another_model(harness, *, below):
@@ -86,7 +89,7 @@ def test_rows_of_another_model_are_predicted_by_the_one_that_serves(harness):
     # The champion is not asked: it would be mixed into the table that serves.
     harness.given_model(Obedient())
     done = reconcile(Toy, harness.tools)
-    assert len(done.found.outdated) == 12
+    assert done.found.outdated.count == 12
     assert {row["model_version"] for row in harness.rows()} == {1}
     assert reconcile(Toy, harness.tools).run is None
 
@@ -99,7 +102,7 @@ def test_rows_that_vanished_lose_their_prediction_but_not_too_many(harness):
     assert "--max-deletes" in caught.value.hint
     assert len(ids(harness)) == 25
     done = reconcile(Toy, harness.tools, max_deletes=2)
-    assert done.found.gone == ((3,), (7,))
+    assert done.found.gone.first == ((3,), (7,))
     assert done.run.totals.deleted == 2
     assert not {3, 7} & set(ids(harness))
 
@@ -108,7 +111,7 @@ def test_a_dry_run_changes_nothing(harness):
     harness.notes(notes(5)).infer()
     harness.notes([note(900, "good", minutes=-9_000)])
     done = reconcile(Toy, harness.tools, dry_run=True)
-    assert (done.found.missing, done.run) == (((900,),), None)
+    assert (done.found.missing.first, done.run) == (((900,),), None)
     assert 900 not in ids(harness)
 
 
@@ -144,6 +147,40 @@ def test_quarantined_rows_are_tried_again(harness):
     assert 51 not in ids(harness)
 
 
+@pytest.fixture(params=["sqlite", "mysql"])
+def books(request, tmp_path):
+    sink = None
+    if request.param == "mysql":
+        sink = MysqlSink(request.getfixturevalue("mysql_address"))
+    return JobHarness(LineJob, tmp_path, part_rows=3, sink=sink).given_model(Obedient())
+
+
+def line(book, number, text, *, minutes=0):
+    at = datetime(2026, 1, 1) + timedelta(minutes=minutes)
+    row = {"book": book, "number": number, "text": text, "label": "good", "deleted_at": None}
+    return row | {"updated_at": at}
+
+
+def lines(books, *rows):
+    return books.given("lines", rows, key=("book", "number"), schema=LINES)
+
+
+BOOKS = ["a/b", "a", "A", "a ", "%2F", "b" * 255, "日本/語", "c\\"]
+
+
+@pytest.mark.parametrize("mend", [reconcile, retry])
+def test_keys_of_several_columns_and_of_any_text_are_mended(books, mend):
+    first = "!nan" if mend is retry else "good"
+    lines(books, *[line(b, n, first) for n, b in enumerate(BOOKS)], line("z", 9, "good"))
+    assert books.infer().totals.quarantined == (len(BOOKS) if mend is retry else 0)
+    lines(books, *[line(b, n, "sad", minutes=-9_000) for n, b in enumerate(BOOKS)])
+    ended = mend(LineJob, books.tools)
+    run = ended if mend is retry else ended.run
+    assert (run.run.new.kind, run.totals.written) == (RunKind.REPAIR, len(BOOKS))
+    told = {(row["number"], row["book"]): row["label"] for row in books.rows()}
+    assert told == dict.fromkeys(enumerate(BOOKS), "bad") | {(9, "z"): "good"}
+
+
 def test_nothing_to_retry(harness):
     assert retry(Toy, harness.tools) is None
     harness.notes(notes(3)).infer()
@@ -156,7 +193,7 @@ def tables(source, table):
         {
             "a": pa.array([a for a, _, _ in source], pa.int64()),
             "b": pa.array([b for _, b, _ in source], pa.string()),
-            "at": pa.array([datetime(2026, 1, day) for _, _, day in source], at),
+            "source_at": pa.array([datetime(2026, 1, day) for _, _, day in source], at),
         }
     )
     right = pa.table(
@@ -176,12 +213,12 @@ def test_keys_of_several_columns_are_compared_whole():
         [(1, "x", 1, 2), (1, "y", 4, 2), (2, "x", 1, 1), (9, "x", 1, 2)],
     )
     found = compare(left, right, ("a", "b"), 2)
-    assert found.missing == ((3, "z"),)
-    assert found.stale == ((1, "y"),)
-    assert found.outdated == ((2, "x"),)
-    assert found.gone == ((9, "x"),)
-    assert set(found.wanting) == {(3, "z"), (1, "y"), (2, "x")}
-    assert compare(left, right, ("a", "b"), None).outdated == ()
+    assert found.missing.first == ((3, "z"),)
+    assert found.stale.first == ((1, "y"),)
+    assert found.outdated.first == ((2, "x"),)
+    assert found.gone.first == ((9, "x"),)
+    assert set(found.wanting.first) == {(3, "z"), (1, "y"), (2, "x")}
+    assert compare(left, right, ("a", "b"), None).outdated.count == 0
 
 
 def test_a_repair_does_not_pass_over_what_it_did_not_read(harness):

@@ -14,6 +14,7 @@ from toy.model import Obedient
 from mlbatch.connectors.sqlite import SqliteSink
 from mlbatch.errors import ExitCode
 from mlbatch.ledger import RunState
+from mlbatch.repair import reconcile
 
 TESTS = Path(__file__).parents[1]
 
@@ -122,6 +123,17 @@ def small_disk(tmp_path):
         pytest.skip("a small file system cannot be mounted here")
     yield place
     subprocess.run(["umount", "-l", str(place)], check=False)
+
+
+def test_no_room_to_put_rows_aside_while_tables_are_compared(harness, tmp_path):
+    harness.infer()
+    before = harness.rows()
+    more = "from mlbatch import buckets, repair; new = buckets._new; "
+    more += "buckets._new = lambda *of: (files_up_to(100), new(*of))[1]"
+    work = "repair.reconcile(harness.job, harness.tools) and 0"
+    is_clean(*run(tmp_path, more=more, work=work), "File too large")
+    assert reconcile(Toy, harness.tools).run is None
+    assert harness.rows() == before
 
 
 def test_a_full_disk_under_the_table(tmp_path, small_disk):

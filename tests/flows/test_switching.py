@@ -17,14 +17,14 @@ from mlbatch import failpoint, switching
 from mlbatch.connectors.duckdb import DuckdbWarehouse
 from mlbatch.connectors.mysql.sink import MysqlSink
 from mlbatch.engines.local import LocalEngine
-from mlbatch.errors import Busy, GateRefused, UsageError
+from mlbatch.errors import Busy, GateRefused, TemporaryError, UsageError
 from mlbatch.generation import GenerationState
 from mlbatch.inference import infer
 from mlbatch.ledger import Owner, RunKind, RunState
 from mlbatch.model import Prediction
 from mlbatch.planner import Request
 from mlbatch.repair import reconcile
-from mlbatch.switching import roll_back, switch
+from mlbatch.switching import drop_kept, kept, roll_back, switch
 
 
 class QuickHarness(ToyHarness):
@@ -319,6 +319,61 @@ def test_an_unfinished_run_of_the_old_generation_is_finished_on_the_way_back(emb
     runs = {run.run_id: run for run in embedded.tools.sink.ledger().runs("mood", "g1")}
     assert runs[left.run_id].state is RunState.DONE
     assert len(labels(embedded)) == 55
+
+
+def test_what_is_kept_can_be_dropped_and_then_there_is_no_way_back(harness):
+    switch(Toy, harness.tools)
+    before, ledger = labels(harness), harness.tools.sink.ledger()
+    assert kept(Toy, harness.tools) == ("g1",)
+    somebody = Owner("somebody", "another-host", 12, "")
+    for generation in (None, "g1"):
+        lease = ledger.acquire("mood", "toy", somebody, 5, generation)
+        with pytest.raises(Busy, match="is being worked on by process 12"):
+            drop_kept(Toy, harness.tools, ("g1",))
+        ledger.release(lease, 6)
+    assert harness.tools.sink.holds("mood__g1")
+
+    drop_kept(Toy, harness.tools, ("g1",))
+
+    assert not harness.tools.sink.holds("mood__g1")
+    assert kept(Toy, harness.tools) == ()
+    assert (labels(harness), versions(harness)) == (before, {2})
+    with pytest.raises(UsageError, match="mood__g1, which served before, is no longer there"):
+        roll_back(Toy, harness.tools)
+    harness.given_model(Obedient())
+    assert switch(Toy, harness.tools).after.generation == "g3"
+    assert roll_back(Toy, harness.tools).after.generation == "g2"
+    assert kept(Toy, harness.tools) == ("g3",)
+
+
+def test_what_is_being_filled_or_serves_is_not_dropped(embedded, monkeypatch):
+    monkeypatch.setattr(switching, "_cut_over", _interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        switch(Toy, embedded.tools)
+    monkeypatch.undo()
+    assert embedded.tools.sink.holds("mood__g2")
+    assert kept(Toy, embedded.tools) == ()
+    switch(Toy, embedded.tools)
+    roll_back(Toy, embedded.tools)
+    with pytest.raises(TemporaryError, match="switched to g1 meanwhile"):
+        drop_kept(Toy, embedded.tools, ("g1", "g2"))
+    assert embedded.tools.sink.holds("mood__g2")
+
+
+def test_a_generation_dropped_on_the_way_back_is_not_made_anew_and_empty(embedded, monkeypatch):
+    switch(Toy, embedded.tools)
+    look = switching.complete
+
+    def then_dropped(*given):
+        found = look(*given)
+        drop_kept(Toy, embedded.tools, ("g1",))
+        return found
+
+    monkeypatch.setattr(switching, "complete", then_dropped)
+    with pytest.raises(TemporaryError, match="mood__g1 was dropped meanwhile"):
+        roll_back(Toy, embedded.tools)
+    assert (len(labels(embedded)), versions(embedded)) == (25, {2})
+    assert not embedded.tools.sink.holds("mood__g1")
 
 
 PLACES = ["after_create", "after_move", "in_finish", "after_finish", *failpoint.SWITCH_PLACES]

@@ -17,7 +17,16 @@ from mlbatch.connectors.sqlite import SqliteSink
 from mlbatch.declaration import Column
 from mlbatch.errors import Busy, DeclarationError, Fenced, RunFailed
 from mlbatch.generation import Active
-from mlbatch.ledger import BatchCommit, ModelPin, NewRun, Owner, QuarantinedRow, RunKind, RunState
+from mlbatch.ledger import (
+    BatchCommit,
+    ModelPin,
+    NewRun,
+    Owner,
+    Progress,
+    QuarantinedRow,
+    RunKind,
+    RunState,
+)
 from mlbatch.snapshot import Part, Snapshot
 from mlbatch.window import Watermark
 
@@ -130,6 +139,10 @@ def test_batches_commit_in_order(sink, writing):
     assert ids(sink) == [1]
     assert sink.rows(TABLE).read_all()["label"].to_pylist() == ["bad"]
     assert ledger.parts("r1")[0].is_complete
+    parts = ledger.parts("r1")
+    expected = sum(part.rows_expected for part in parts)
+    assert ledger.progress("r1") == Progress(len(parts), expected, done=4)
+    assert ledger.progress("none") == Progress()
 
 
 def test_quarantined_rows_are_kept_and_lose_their_prediction(sink, writing):

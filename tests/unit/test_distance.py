@@ -18,7 +18,7 @@ def table(*rows):
 
 
 def apart(before, after):
-    return distance(before, after, ("id",), "label", "score")
+    return distance(before.to_reader(), after.to_reader(), ("id",), "label", "score")
 
 
 def test_a_table_is_at_no_distance_from_itself():

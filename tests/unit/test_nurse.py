@@ -15,7 +15,7 @@ from mlbatch.connectors.folder import FolderStorage
 from mlbatch.connectors.sqlite import SqliteSink
 from mlbatch.engine import PartTask, Surrender, WorkerDied
 from mlbatch.errors import QuarantineLimitError, TemporaryError
-from mlbatch.ledger import BatchCommit, PartState, RunState, Strikes, check_conservation
+from mlbatch.ledger import BatchCommit, PartState, Progress, RunState, Strikes, check_conservation
 from mlbatch.nurse import Nurse, parts_aside
 from mlbatch.quarantine import set_part_aside
 from mlbatch.snapshot import Part, Snapshot
@@ -31,6 +31,9 @@ class Memory:
         return tuple(
             PartState(n, f"u{n}", "e", 1, rows, done=self.done) for n, rows in enumerate(self.rows)
         )
+
+    def progress(self, _):
+        return Progress(len(self.rows), sum(self.rows), self.done * len(self.rows))
 
     def strikes(self, _):
         return tuple(self.kept.values())
@@ -97,6 +100,20 @@ def test_parts_that_were_set_aside_are_counted_as_parts():
     memory.kept[1] = Strikes(1, 9, 40, 39, 40)
     with pytest.raises(QuarantineLimitError, match="2 of 3 parts"):
         nurse_on(memory).check_limits(Toy)
+
+
+def test_a_part_that_is_given_up_counts_at_once():
+    memory = Memory(1_000, 1_000, done=500)
+    nurse = nurse_on(memory)
+    task = PartTask(1, surrender=Surrender.KEYS)
+    dying(nurse, task, 1)
+    # Its rows are not counted one by one, and neither before they are set aside.
+    memory.done = 1_000
+    memory.progress = lambda _: Progress(2, 2_000, 2_000, quarantined=500)
+    nurse.check_limits(Toy)
+    memory.progress = lambda _: Progress(2, 2_000, 2_000, quarantined=900)
+    with pytest.raises(QuarantineLimitError, match="400 of 2,000 rows"):
+        nurse.check_limits(Toy)
 
 
 @pytest.mark.parametrize(

@@ -244,12 +244,12 @@ def test_differences_are_those_of_a_plain_comparison(source, table, version):
     found = compare(left, right, ("id",), version)
     live = {key: at for key, at in source.items() if key is not None}
     both = sorted(live.keys() & table.keys())
-    assert found.missing == tuple((k,) for k in sorted(live.keys() - table.keys()))
-    assert found.gone == tuple((k,) for k in sorted(table.keys() - live.keys()))
-    assert found.stale == tuple((k,) for k in both if table[k][0] and table[k][0] != live[k])
+    assert found.missing.first == tuple((k,) for k in sorted(live.keys() - table.keys()))
+    assert found.gone.first == tuple((k,) for k in sorted(table.keys() - live.keys()))
+    assert found.stale.first == tuple((k,) for k in both if table[k][0] and table[k][0] != live[k])
     wrong = [k for k in both if version is not None and table[k][1] != version]
-    assert found.outdated == tuple((k,) for k in wrong)
-    assert max(Counter(found.wanting).values(), default=1) == 1
+    assert found.outdated.first == tuple((k,) for k in wrong)
+    assert max(Counter(found.wanting.first).values(), default=1) == 1
     assert (found.source_rows, found.table_rows) == (len(source), len(table))
 
 
@@ -260,5 +260,5 @@ def test_composite_keys_are_compared_as_a_whole():
         {"a": [1, 2, 2], "b": ["x", "x", "y"], "src_updated_at": at, "model_version": [1, 1, 1]}
     )
     found = compare(left, right, ("a", "b"), 1)
-    assert (found.missing, found.gone) == (((1, "y"),), ((2, "y"),))
-    assert (found.stale, found.outdated) == ((), ())
+    assert (found.missing.first, found.gone.first) == (((1, "y"),), ((2, "y"),))
+    assert (found.stale.count, found.outdated.count) == (0, 0)

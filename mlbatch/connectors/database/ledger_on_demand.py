@@ -21,6 +21,7 @@ from mlbatch.connectors.database.tables import (
     STRIKES,
     WATERMARK,
 )
+from mlbatch.ledger import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,6 +66,10 @@ class LedgerOnDemand(LedgerStore):
     def parts(self, run_id: str) -> tuple[PartState, ...]:
         """See `mlbatch.sink.Ledger.parts`."""
         return super().parts(run_id) if self._has(PART) else ()
+
+    def progress(self, run_id: str) -> Progress:
+        """See `mlbatch.sink.Ledger.progress`."""
+        return super().progress(run_id) if self._has(PART) else Progress()
 
     def strikes(self, run_id: str) -> tuple[Strikes, ...]:
         """See `mlbatch.sink.Ledger.strikes`."""

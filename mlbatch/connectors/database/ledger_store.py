@@ -30,6 +30,7 @@ from mlbatch.ledger import (
     NewRun,
     Owner,
     PartState,
+    Progress,
     QuarantinedRow,
     Run,
     RunKind,
@@ -224,6 +225,15 @@ class LedgerStore(GenerationStore):
         query = select(PART).where(PART.c.run_id == run_id).order_by(PART.c.part_no)
         with self._database.reading() as connection:
             return tuple(part_state(row) for row in connection.execute(query).mappings())
+
+    def progress(self, run_id: str) -> Progress:
+        """See `mlbatch.sink.Ledger.progress`."""
+        sums = [
+            func.sum(column) for column in (PART.c.rows_expected, PART.c.done, PART.c.quarantined)
+        ]
+        query = select(func.count(), *sums).where(PART.c.run_id == run_id)
+        with self._database.reading() as connection:
+            return Progress(*[int(value or 0) for value in connection.execute(query).one()])
 
     def strike(self, run: Run, strikes: Strikes) -> None:
         """See `mlbatch.sink.Ledger.strike`."""

@@ -6,13 +6,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
+from mlbatch.keys import TEXT_CHARACTERS
 from mlbatch.ledger import BatchCommit, PartState, Run
 
 if TYPE_CHECKING:
     from sqlalchemy import RowMapping
 
-TEXT_CHARACTERS = 255
-"""Longest key and detail of a quarantined row."""
 _COLUMNS = [{"number": "part_no"}.get(field.name, field.name) for field in fields(PartState)]
 
 

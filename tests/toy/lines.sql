@@ -1,0 +1,1 @@
+SELECT book, number, text, label, updated_at, deleted_at FROM lines

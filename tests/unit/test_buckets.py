@@ -1,0 +1,208 @@
+"""However small the buckets are, rows of one key meet, and the answer is the same."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlbatch import buckets
+from mlbatch.buckets import together
+from mlbatch.distance import distance
+from mlbatch.reconciliation import Excuses, compare, compare_all
+
+DAY = datetime(2026, 1, 1)
+KEY = ("number", "book")
+KEYS = st.tuples(
+    st.integers(0, 5), st.sampled_from(["", "a", "A", "a ", "é", "日", "a/b", "\U0001f600"])
+)
+TIMES = st.integers(0, 3).map(lambda hours: DAY + timedelta(hours=hours))
+SOURCE = st.dictionaries(
+    KEYS | st.tuples(st.none(), st.just("a")), st.tuples(TIMES, st.booleans()), max_size=40
+)
+TABLE = st.dictionaries(KEYS, st.tuples(TIMES, st.integers(1, 2)), max_size=40)
+SIZES = st.tuples(st.integers(1, 9), st.integers(1, 9), st.integers(2, 5))
+EXCUSES = st.builds(
+    Excuses,
+    st.none() | TIMES,
+    st.frozensets(KEYS.map(lambda k: f"{k[0]}/{k[1]}".replace("a/b", "a%2Fb"))),
+)
+
+
+def as_table(rows, **columns):
+    """Keys of two columns, and of each row's value so many more."""
+    told = {
+        "number": pa.array([key[0] for key in rows], pa.int64()),
+        "book": pa.array([key[1] for key in rows], pa.string()),
+    }
+    for place, (name, kind) in enumerate(columns.items()):
+        told[name] = pa.array([value[place] for value in rows.values()], kind)
+    return pa.table(told)
+
+
+def streamed(table, rows=3):
+    return pa.RecordBatchReader.from_batches(table.schema, table.to_batches(rows))
+
+
+class sized:  # noqa: N801  reads as a phrase
+    """Buckets of this size, for a while."""
+
+    def __init__(self, bucket_rows, deal_rows, fan_out):
+        self._sizes = {"BUCKET_ROWS": bucket_rows, "DEAL_ROWS": deal_rows, "FAN_OUT": fan_out}
+
+    def __enter__(self):
+        self._patch = pytest.MonkeyPatch()
+        for name, value in self._sizes.items():
+            self._patch.setattr(buckets, name, value)
+
+    def __exit__(self, *_):
+        self._patch.undo()
+
+
+@given(SOURCE, TABLE, st.none() | st.integers(1, 2), EXCUSES, SIZES)
+def test_differences_do_not_depend_on_the_size_of_the_buckets(
+    source, table, version, excuses, size
+):
+    at = pa.timestamp("us")
+    left = as_table(source, source_at=at, alive=pa.bool_())
+    right = as_table(table, src_updated_at=at, model_version=pa.int64())
+    with sized(*size):
+        found = compare_all(streamed(left), streamed(right), KEY, version, excuses)
+    since = excuses.changed_after
+    late = {key: row for key, row in source.items() if since is not None and row[0] > since}
+    whole = compare(
+        left.filter(left["alive"]),
+        right,
+        KEY,
+        version,
+        recent=as_table(late),
+        aside=pa.array(sorted(excuses.set_aside), pa.string()),
+    )
+    assert found == whole
+
+
+@given(SOURCE, TABLE, EXCUSES)
+def test_differences_with_excuses_are_those_of_a_plain_comparison(source, table, excuses):
+    at = pa.timestamp("us")
+    left = as_table(source, source_at=at, alive=pa.bool_())
+    right = as_table(table, src_updated_at=at, model_version=pa.int64())
+    found = compare_all(streamed(left), streamed(right), KEY, 1, excuses)
+    since = excuses.changed_after
+    late = {key for key, row in source.items() if since is not None and row[0] > since}
+    live = {key: at for key, (at, alive) in source.items() if alive and None not in key}
+    told = {key: f"{key[0]}/{key[1]}".replace("a/b", "a%2Fb") for key in live}
+    missing = live.keys() - table.keys() - late
+    aside = {key for key in missing if told[key] in excuses.set_aside}
+    assert found.missing.first == tuple(sorted(missing - aside))
+    assert found.set_aside == len(aside)
+    assert found.gone.first == tuple(sorted(table.keys() - live.keys() - late))
+    both = live.keys() & table.keys() - late
+    stale = {key for key in both if live[key] != table[key][0]}
+    outdated = {key for key in both if table[key][1] != 1}
+    assert (found.stale.first, found.outdated.first) == (
+        tuple(sorted(stale)),
+        tuple(sorted(outdated)),
+    )
+    assert found.wanting.first == tuple(sorted(stale | outdated | missing - aside))
+    assert found.wanting.count == len(found.wanting.first)
+
+
+@given(TABLE, TABLE, SIZES)
+def test_a_distance_does_not_depend_on_the_size_of_the_buckets(before, after, size):
+    one, other = (
+        as_table(side, at=pa.timestamp("us"), label=pa.int64()).append_column(
+            "score", pa.array([key[0] / 7 for key in side], pa.float64())
+        )
+        for side in (before, after)
+    )
+    told = (KEY, "label", "score")
+    whole = distance(streamed(one), streamed(other), *told)
+    with sized(*size):
+        found = distance(streamed(one), streamed(other), *told)
+    assert (found.labels, found.scores, found.changed) == pytest.approx(
+        (whole.labels, whole.scores, whole.changed)
+    )
+
+
+def many(rows, step=1):
+    """So many rows, made as they are read."""
+    schema = pa.schema([("number", pa.int64()), ("book", pa.string())])
+
+    def batches():
+        for low in range(0, rows, 1_000):
+            numbers = [number * step for number in range(low, min(low + 1_000, rows))]
+            books = [f"book {number % 1_000}" for number in numbers]
+            yield pa.RecordBatch.from_pydict({"number": numbers, "book": books}, schema)
+
+    return pa.RecordBatchReader.from_batches(schema, batches())
+
+
+def test_no_row_is_lost_and_buckets_stay_small():
+    with sized(200, 500, 8):
+        found = list(together((many(9_000), many(3_000, step=5)), KEY))
+    assert max(sum(side.num_rows for side in sides) for sides in found) <= 200
+    for side, expected in enumerate((range(9_000), range(0, 15_000, 5))):
+        told = Counter(n for sides in found for n in sides[side]["number"].to_pylist())
+        assert told == Counter(expected)
+    at = [{*one["number"].to_pylist(), *two["number"].to_pylist()} for one, two in found]
+    assert sum(map(len, at)) == len(set().union(*at))
+
+
+def test_rows_without_a_key_are_dealt_out_no_deeper_than_others():
+    without = as_table(dict.fromkeys([(None, f"{n}") for n in range(50)]))
+    with sized(1, 7, 2):
+        ((one, other),) = together((streamed(without), streamed(without.slice(0, 0))), KEY)
+    assert (one.num_rows, other.num_rows) == (50, 0)
+    assert list(together((streamed(without.slice(0, 0)),), KEY)) == []
+
+
+def test_memory_does_not_grow_with_the_rows():
+    with sized(2_000, 1_000, 8):
+        small, large = (peak_of(rows) for rows in (8_000, 96_000))
+    assert large < 1.5 * small
+
+
+def peak_of(rows):
+    """The most bytes that Arrow held at once while so many rows were compared, none of them alike."""
+    at = {"source_at": pa.timestamp("us"), "alive": pa.bool_()}
+    of_table = {"src_updated_at": pa.timestamp("us"), "model_version": pa.int64()}
+    pool = pa.proxy_memory_pool(pa.system_memory_pool())
+    before = pa.default_memory_pool()
+    pa.set_memory_pool(pool)
+    try:
+        found = compare_all(
+            widened(many(rows), at, DAY), widened(many(rows, step=-1), of_table, DAY), KEY, 1
+        )
+    finally:
+        pa.set_memory_pool(before)
+    assert (found.missing.count, found.gone.count) == (rows - 1, rows - 1)
+    assert found.missing.first[0] == (1, "book 1")
+    return pool.max_memory()
+
+
+def widened(reader, columns, at):
+    """The rows with a time and a one, or a yes, in each."""
+    schema = pa.schema([*reader.schema, *columns.items()])
+    told = [*zip((at, 1), columns.values(), strict=True)]
+
+    def batches():
+        for batch in reader:
+            more = [pa.repeat(pa.scalar(value).cast(kind), len(batch)) for value, kind in told]
+            yield pa.RecordBatch.from_arrays([*batch.columns, *more], schema=schema)
+
+    return pa.RecordBatchReader.from_batches(schema, batches())
+
+
+def test_nothing_stays_open_where_reading_ends_early(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    open_before = set(Path("/proc/self/fd").iterdir())
+    reading = together((many(3_000),), KEY)
+    next(reading)
+    reading.close()
+    assert len(set(Path("/proc/self/fd").iterdir())) == len(open_before)
+    assert list(tmp_path.iterdir()) == []
