@@ -16,7 +16,14 @@ from sklearn.preprocessing import normalize
 
 from mlbatch.text.murmur import murmur3
 from mlbatch.text.spans import Spans, character_spans, lemma_spans, word_spans
-from mlbatch.text.tokeniser import lemma_rows, lemmas, normalise, normalised, surface_lines, surfaces
+from mlbatch.text.tokeniser import (
+    lemma_rows,
+    lemmas,
+    normalise,
+    normalised,
+    surface_lines,
+    surfaces,
+)
 
 BLOCK_CHARACTERS = 160_000
 """Of texts whose tokens are hashed at once: what numpy makes of them stays in the processor's cache."""
