@@ -129,12 +129,13 @@ def judge_duplicates(batch: pa.RecordBatch, key: Sequence[str], cursor: str) -> 
 
     ``batch`` holds no NULL keys.
     """
-    keys_alone = pa.Table.from_batches([batch.select(list(key))])
-    different = keys_alone.group_by(list(key), use_threads=False).aggregate([])
-    if different.num_rows == batch.num_rows:
-        return np.zeros(batch.num_rows, dtype=bool)
-    # A tuple a row, only where it has to be: so many objects set the garbage collector off.
+    one = batch.column(key[0]) if len(key) == 1 else None
+    if one is not None and pc.count_distinct(one, mode="all").as_py() == len(one):
+        # Without a tuple a row, so many of which set the garbage collector off.
+        return np.zeros(len(one), dtype=bool)
     keys = list(zip(*(batch.column(name).to_pylist() for name in key), strict=True))
+    if len(set(keys)) == len(keys):
+        return np.zeros(len(keys), dtype=bool)
     cursors = batch.column(cursor).cast(pa.timestamp("us")).cast(pa.int64()).fill_null(-(2**63))
     best: dict[tuple[object, ...], tuple[int, int]] = {}
     for row, (entity, value) in enumerate(zip(keys, cursors.to_pylist(), strict=True)):
