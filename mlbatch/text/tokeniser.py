@@ -56,7 +56,7 @@ def normalise(text: str) -> str:
 def normalised(texts: Sequence[str]) -> list[str]:
     """`normalise` of each of ``texts``: a table's work, but for those with rarer characters."""
     folded = _folding().take(_codes("\0".join(texts)), mode="clip")
-    lines = folded.tobytes().decode("utf-32-le").split("\0")
+    lines = str(folded.data, "utf-32-le").split("\0")
     if len(lines) != len(texts):  # one of them holds a NUL
         return [normalise(text) for text in texts]
     return [
