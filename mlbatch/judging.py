@@ -129,6 +129,10 @@ def judge_duplicates(batch: pa.RecordBatch, key: Sequence[str], cursor: str) -> 
 
     ``batch`` holds no NULL keys.
     """
+    one = batch.column(key[0]) if len(key) == 1 else None
+    if one is not None and pc.count_distinct(one, mode="all").as_py() == len(one):
+        # Without a tuple a row, so many of which set the garbage collector off.
+        return np.zeros(len(one), dtype=bool)
     keys = list(zip(*(batch.column(name).to_pylist() for name in key), strict=True))
     if len(set(keys)) == len(keys):
         return np.zeros(len(keys), dtype=bool)

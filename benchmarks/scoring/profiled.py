@@ -42,7 +42,7 @@ STAGES = {
         ("mlbatch/judging.py", "judge_output"),
     ),
     "texts out of Arrow": (("text/features.py", "transform"),),
-    "normal form": (("text/tokeniser.py", "normalise"),),
+    "normal form": (("text/tokeniser.py", "normalised"),),
     "MeCab": (("text/tokeniser.py", "surface_lines"),),
     "where words lie": (("text/spans.py", "word_spans"),),
     "hashing": (("text/hashing.py", "_counted"),),

@@ -16,7 +16,14 @@ from sklearn.preprocessing import normalize
 
 from mlbatch.text.murmur import murmur3
 from mlbatch.text.spans import Spans, character_spans, lemma_spans, word_spans
-from mlbatch.text.tokeniser import lemma_rows, lemmas, normalise, surface_lines, surfaces
+from mlbatch.text.tokeniser import (
+    lemma_rows,
+    lemmas,
+    normalise,
+    normalised,
+    surface_lines,
+    surfaces,
+)
 
 BLOCK_CHARACTERS = 160_000
 """Of texts whose tokens are hashed at once: what numpy makes of them stays in the processor's cache."""
@@ -35,7 +42,7 @@ class TextHasher(HashingVectorizer):  # type: ignore[misc]
         if in_bulk is None:
             return super().transform(texts)
         blocks = [
-            _counted(in_bulk([normalise(text) for text in block]), len(block), self.n_features)
+            _counted(in_bulk(normalised(block)), len(block), self.n_features)
             for block in _blocks(texts)
         ]
         matrix = vstack(blocks, format="csr", dtype=self.dtype)

@@ -6,6 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from bad_inputs import ACCEPTED, QUARANTINED, bad_input
+from hypothesis import given
+from hypothesis import strategies as st
 from toy.job import Mood
 
 from mlbatch.declaration import Column
@@ -80,3 +82,28 @@ def test_100_the_newest_row_of_a_key_wins_then_the_last(keys, minutes, outdone):
     at = [None if m is None else datetime(2026, 1, 1, 0, m) for m in minutes]
     batch = pa.record_batch({"id": pa.array(keys), "at": pa.array(at, pa.timestamp("us"))})
     assert np.array_equal(judge_duplicates(batch, ("id",), "at"), outdone)
+
+
+KEYED = st.tuples(st.sampled_from(["", "a", "A", "a/b"]), st.integers(0, 2), st.integers(0, 3))
+
+
+@given(st.lists(KEYED, max_size=12))
+def test_of_several_columns_only_the_whole_key_counts(rows):
+    names, numbers, minutes = ([row[n] for row in rows] for n in range(3))
+    at = [datetime(2026, 1, 1, 0, minute) for minute in minutes]
+    batch = pa.record_batch(
+        {
+            "name": pa.array(names, pa.string()),
+            "number": pa.array(numbers, pa.int64()),
+            "at": pa.array(at, pa.timestamp("us")),
+        }
+    )
+    outdone = [
+        any(
+            (other[2], place) > (row[2], here)
+            for place, other in enumerate(rows)
+            if other[:2] == row[:2]
+        )
+        for here, row in enumerate(rows)
+    ]
+    assert judge_duplicates(batch, ("name", "number"), "at").tolist() == outdone

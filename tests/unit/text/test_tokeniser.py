@@ -89,12 +89,17 @@ def test_the_normal_form_is_pythons_own(text):
     assert normalise(text) == " ".join(re.sub("[\ud800-\udfff]", " ", plain).split())
 
 
+SPACED = st.text("あア１☆①♪ \u3000\t\n\0\1Σς❤\ufe0f👩\u200d🍳", max_size=12)
+
+
+def joining_characters():
+    """Those that may become one with what stands before them."""
+    found = (unicodedata.decomposition(chr(n)).split() for n in range(sys.maxunicode + 1))
+    return {chr(int(pair[1], 16)) for pair in found if len(pair) == 2 and "<" not in pair[0]}
+
+
 def test_what_is_normalised_by_itself_never_joins_what_stands_before_it():
-    joining = set()
-    for number in range(sys.maxunicode + 1):
-        found = unicodedata.decomposition(chr(number)).split()
-        if len(found) == 2 and "<" not in found[0]:
-            joining.add(chr(int(found[1], 16)))
+    joining = joining_characters()
     for number in range(sys.maxunicode + 1):
         character = chr(number)
         is_stable = re.match(f"[{tokeniser._STABLE}]", character)
@@ -104,6 +109,33 @@ def test_what_is_normalised_by_itself_never_joins_what_stands_before_it():
             assert normal == character if is_stable else normal.isascii()
             assert normal not in joining
             assert not unicodedata.combining(normal)
+
+
+@settings(deadline=None)
+@given(st.lists(st.text(max_size=20) | WIDTHS | SPACED, max_size=8))
+def test_many_texts_have_the_normal_form_of_each(texts):
+    assert tokeniser.normalised(texts) == [normalise(text) for text in texts]
+
+
+def test_what_a_table_folds_is_so_whatever_stands_beside_it():
+    folded, joining = tokeniser._folding(), joining_characters()
+    table = {chr(n): chr(to) for n, to in enumerate(folded) if n and to != ord(tokeniser._OTHER)}
+    assert len(table) > 20_000
+    assert folded[-1] == ord(tokeniser._OTHER)
+    for character, to in table.items():
+        assert unicodedata.normalize("NFKC", character).lower() == to
+        assert not {character, to} & joining
+        assert not unicodedata.combining(character)
+        assert not unicodedata.combining(to)
+    # What joins with them is no part of the table, and neither is what depends on its neighbours.
+    assert not {"\u3099", "\u0338", "\u03a3", "\ud800", "\0", "\1"} & set(table)
+
+
+def test_every_character_has_one_normal_form_alone_and_among_many():
+    characters = [f"Ａ{chr(number)} １" for number in range(sys.maxunicode + 1)]
+    for low in range(0, len(characters), 4_096):
+        texts = characters[low : low + 4_096]
+        assert tokeniser.normalised(texts) == [normalise(text) for text in texts]
 
 
 def test_lemmas_are_base_forms_of_content_words():
