@@ -52,7 +52,7 @@ class Engine(Protocol):
     """Runs every task; workers are processes, so ``work`` must be picklable."""
 
     def warm_up(self) -> None:
-        """Begin what `run` on many parts will need, and return at once; meanwhile others work."""
+        """Make ready what `run` on many parts may need, cheaply; called before anything is opened."""
         ...
 
     def run(

@@ -51,9 +51,6 @@ if TYPE_CHECKING:
     from mlbatch.table import OutputTable
     from mlbatch.tools import Tools
 
-MANY_ROWS = 20_000
-"""More make several parts as a rule: workers get ready while the warehouse unloads."""
-
 
 @dataclass(frozen=True, slots=True)
 class Probe:
@@ -125,6 +122,8 @@ def infer(
     process works on it; RunFailed when the run ended as failed; whatever else is raised leaves the
     run unfinished, and the next call resumes it.
     """
+    # Before anything is opened or started.
+    tools.engine.warm_up()
     request, ledger, pin = _checked(request, tools), tools.sink.ledger(), None
     with leased(job, tools, generation) as lease:
         like = job.output.table.name if lease.beside else None
@@ -195,8 +194,6 @@ def _begin(
     job: type[Job], plan: Plan, facts: Facts, lease: Lease, tools: Tools, pin: ModelPin
 ) -> tuple[Run, Probe]:
     probe = _probe(job, plan, facts, tools)
-    if probe.rows > MANY_ROWS:
-        tools.engine.warm_up()
     run = tools.sink.ledger().create(lease, _new_run(job, plan, pin, probe, facts, lease, tools))
     reach("after_create")
     return run, probe

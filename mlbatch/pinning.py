@@ -75,11 +75,18 @@ def _check_same(job: type[Job], wanted: ModelPin, before: ModelPin) -> None:
 
 
 def loader(job: type[Job], pin: ModelPin, tools: Tools) -> Callable[[], Predictor]:
-    """Fetch the pinned model and load it once here, so that a refusal comes before any row."""
-    version = ModelVersion(pin.name, pin.version, pin.digest)
-    folder = tools.tracking.fetch(version, tools.models / pin.name / str(pin.version))
+    """Load the pinned model once here, so that a refusal comes before any row.
+
+    It is fetched unless it is here since an earlier run: every file is verified against the pin's digest
+    before it is opened, wherever it comes from.
+    """
+    folder = tools.models / pin.name / str(pin.version)
     load = partial(tools.load_model, job, folder, pin.digest)
-    load()
+    try:
+        load()
+    except ModelTampered:
+        tools.tracking.fetch(ModelVersion(pin.name, pin.version, pin.digest), folder)
+        load()
     return load
 
 

@@ -36,7 +36,7 @@ from mlbatch.sink import Sink
 from mlbatch.tools import Tools
 from mlbatch.tracking import CHAMPION, ModelVersion, TrainingRecord
 from mlbatch.window import Window
-from mlbatch.wiring import connect, worker_modules
+from mlbatch.wiring import connect
 
 if TYPE_CHECKING:
     from mlbatch.job import Job
@@ -124,7 +124,7 @@ class JobHarness:
             storage=storage,
             sink=self._sink,
             tracking=FolderTracking(self._folder / "registry"),
-            engine=LocalEngine(self._workers, preload=worker_modules(self._sink, storage)),
+            engine=LocalEngine(self._workers),
         )
         if self._predictor is None:
             return tools

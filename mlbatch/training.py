@@ -53,6 +53,8 @@ def train(job: type[Job], tools: Tools) -> Trained:
 
     Raises UsageError when there is nothing to learn from.
     """
+    # Before anything is opened or started.
+    tools.engine.warm_up()
     training_id = tools.new_id()
     snapshot = _take_rows(job, training_id, tools)
     epochs: list[EpochMetrics] = []

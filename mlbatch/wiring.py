@@ -45,13 +45,13 @@ ID_LENGTH = 12
 
 def connect(settings: Settings, notify: Notify) -> Tools:
     """Build the tools that ``settings`` describe; nothing is opened yet."""
-    storage, sink = _storage(settings), _sink(settings)
+    storage = _storage(settings)
     return Tools(
         warehouse=_warehouse(settings, storage),
         storage=storage,
-        sink=sink,
+        sink=_sink(settings),
         tracking=_tracking(settings),
-        engine=LocalEngine(settings.workers, settings.root, worker_modules(sink, storage)),
+        engine=LocalEngine(settings.workers),
         owner=this_process(str(uuid.uuid4())),
         models=settings.path(HOME / "models"),
         code_version=mlbatch.__version__,
@@ -62,16 +62,6 @@ def connect(settings: Settings, notify: Notify) -> Tools:
         save_model=save_job_model,
         notify=notify,
         limits=_limits(settings),
-    )
-
-
-def worker_modules(sink: Sink, storage: Storage) -> tuple[str, ...]:
-    """What every worker imports, because what it is sent refers to it."""
-    return (
-        "mlbatch.inference",
-        load_job_model.__module__,
-        type(sink).__module__,
-        type(storage).__module__,
     )
 
 

@@ -1,7 +1,6 @@
 """mlbatch itself, in a process of its own: plan, unload, score, write, verify, with every safety on.
 
 The clock runs from `infer` to its return; the source table and the registered model are there before.
-Workers import this module, as any program's main one: as little as in ``mlbatch`` itself stands at its top.
 """
 
 from __future__ import annotations
@@ -10,8 +9,6 @@ import json
 import sys
 import time
 from pathlib import Path
-
-WARM_UP_SECONDS = 4.0
 
 
 def main() -> None:
@@ -33,9 +30,6 @@ def main() -> None:
     harness = JobHarness(
         JOBS[told["kind"]], Path(told["folder"]), workers=told["workers"], sink=MysqlSink(address)
     )
-    # As peers start theirs.
-    harness.tools.engine.warm_up()
-    time.sleep(WARM_UP_SECONDS)
     started = time.perf_counter()
     ended = harness.infer()
     seconds = time.perf_counter() - started

@@ -10,6 +10,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
+import select
 import signal
 import sys
 import threading
@@ -17,25 +18,18 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from multiprocessing import forkserver
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import ForkServerContext
-from multiprocessing.process import BaseProcess
-from pathlib import Path
 
 import pyarrow as pa
 
 from mlbatch.engine import PartOutcome, PartTask, WorkerDied
-from mlbatch.project import make_importable
+from mlbatch.engines.stem import Stem
 
 Work = Callable[[PartTask], PartOutcome]
 OnDeath = Callable[[WorkerDied], PartTask]
 FINISH_SECONDS = 20.0
 """How long a worker that is asked to leave may finish its transaction."""
-PRELOAD = ("mlbatch.scoring", "mlbatch.text", "sklearn.linear_model", "skops.io")
-"""Imported once, and shared by all workers: what scoring needs, and most models."""
-FREEZE = "mlbatch.engines.freeze"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,16 +37,13 @@ class LocalEngine:
     """`mlbatch.engine.Engine` with ``workers`` processes."""
 
     workers: int
-    project: Path | None = None
-    """Folder whose jobs the workers must be able to import."""
-    preload: tuple[str, ...] = ()
-    """Further modules that every worker will need: imported once, and their memory shared."""
+    _ready: list[Stem] = field(default_factory=list, init=False, repr=False, compare=False)
+    """At most one, until a run takes it."""
 
     def warm_up(self) -> None:
-        """See `mlbatch.engine.Engine.warm_up`: the imports that all workers share."""
-        if self.workers > 1:
-            _context(self.preload)
-            forkserver.ensure_running()
+        """See `mlbatch.engine.Engine.warm_up`."""
+        if self.workers > 1 and not self._ready:
+            self._ready.append(_stem())
 
     def run(
         self, work: Work, tasks: Sequence[PartTask], on_death: OnDeath, *, isolated: bool = False
@@ -63,64 +54,67 @@ class LocalEngine:
             return
         if not tasks:
             return
-        context = _context(self.preload)
-        pool = _Pool(context, (pickle.dumps(work), self.project), min(self.workers, len(tasks)))
+        stem = self._ready.pop() if self._ready else _stem()
+        pool = _Pool(stem, pickle.dumps(work), min(self.workers, len(tasks)))
         try:
             yield from pool.run(deque(tasks), on_death)
         finally:
             pool.stop()
 
 
+def _stem() -> Stem:
+    return Stem(_serve)
+
+
 class _Worker:
     """One process, and the task it is on."""
 
-    def __init__(self, context: ForkServerContext, work: tuple[bytes, Path | None]) -> None:
-        self.pipe, theirs = context.Pipe()
-        self.process: BaseProcess = context.Process(
-            target=_serve, args=(theirs, *work), daemon=True
-        )
-        self.process.start()
-        theirs.close()
+    def __init__(self, stem: Stem, work: bytes) -> None:
+        self.pipe, theirs = multiprocessing.Pipe()
+        self.pid = stem.start(theirs)
         self.task: PartTask | None = None
+        # A worker that is already gone is found by the end of its pipe.
+        with suppress(BrokenPipeError, ConnectionResetError):
+            self.pipe.send_bytes(work)
 
     def give(self, task: PartTask) -> None:
         self.task = task
-        # A worker that is already gone is found by its sentinel, with the task still its own.
         with suppress(BrokenPipeError, ConnectionResetError):
             self.pipe.send(task)
 
     def dismiss(self) -> None:
         """Ask it to leave: it finishes the transaction that is under way."""
-        self.pipe.close()
-        self.process.terminate()
+        self._signal(signal.SIGTERM)
 
     def bury(self, seconds: float) -> None:
         """Wait for its end; a process that does not leave in time is killed."""
-        self.process.join(seconds)
-        self.process.kill()
-        self.process.join()
+        until = time.monotonic() + seconds
+        with suppress(EOFError, ConnectionResetError):
+            while self.pipe.poll(max(until - time.monotonic(), 0)):
+                self.pipe.recv_bytes()
+            self._signal(signal.SIGKILL)
+        self.pipe.close()
 
-
-def _context(preload: tuple[str, ...]) -> ForkServerContext:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([*PRELOAD, *preload, FREEZE])
-    return context
+    def _signal(self, number: signal.Signals) -> None:
+        # The stem keeps the number of a dead worker until it is asked about it.
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, number)
 
 
 class _Pool:
-    def __init__(
-        self, context: ForkServerContext, work: tuple[bytes, Path | None], size: int
-    ) -> None:
-        self._context, self._work = context, work
-        self._workers = [_Worker(self._context, self._work) for _ in range(size)]
+    def __init__(self, stem: Stem, work: bytes, size: int) -> None:
+        self._stem, self._work, self._size = stem, work, size
+        self._workers: list[_Worker] = []
 
     def run(self, waiting: deque[PartTask], on_death: OnDeath) -> Iterator[PartOutcome]:
+        while len(self._workers) < self._size:
+            self._workers.append(_Worker(self._stem, self._work))
         self._hand_out(waiting)
         while any(worker.task for worker in self._workers):
             busy = [worker for worker in self._workers if worker.task]
-            ready = wait([w.pipe for w in busy] + [w.process.sentinel for w in busy])
+            ready = wait([worker.pipe for worker in busy])
             for worker in busy:
-                if worker.pipe in ready or worker.process.sentinel in ready:
+                if worker.pipe in ready:
                     outcome = self._collect(worker, waiting, on_death)
                     if outcome is not None:
                         yield outcome
@@ -146,11 +140,12 @@ class _Pool:
 
     def _bury(self, worker: _Worker, waiting: deque[PartTask], on_death: OnDeath) -> None:
         task = worker.task
-        worker.process.join()
         self._workers.remove(worker)
+        worker.pipe.close()
+        code = self._stem.exit_code(worker.pid)
         if task is not None:
-            waiting.appendleft(on_death(WorkerDied(task, worker.process.exitcode)))
-        self._workers.append(_Worker(self._context, self._work))
+            waiting.appendleft(on_death(WorkerDied(task, code)))
+        self._workers.append(_Worker(self._stem, self._work))
 
     def stop(self) -> None:
         until = time.monotonic() + FINISH_SECONDS
@@ -158,19 +153,16 @@ class _Pool:
             worker.dismiss()
         for worker in self._workers:
             worker.bury(max(until - time.monotonic(), 0))
+        self._stem.stop()
 
 
-def _serve(pipe: Connection, work: bytes, project: Path | None) -> None:
-    """A worker's life: parts in, outcomes out, until the pipe closes."""
-    _die_with_parent()
-    # Whoever presses Ctrl-C stops the parent, which then dismisses its workers.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _serve(pipe: Connection) -> None:
+    """A worker's life: work in, then parts in and outcomes out, until it is dismissed."""
+    _die_with_parent(pipe)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
-    if project is not None:
-        make_importable(project)
     # The system gives back what a batch took; Arrow's own pool keeps it, for each of the threads.
     pa.set_memory_pool(pa.system_memory_pool())
-    run: Work = pickle.loads(work)  # noqa: S301  our own bytes, from our own parent process
+    run: Work = pickle.loads(pipe.recv_bytes())  # noqa: S301  our own bytes, from our own parent process
     while True:
         try:
             task = pipe.recv()
@@ -192,13 +184,14 @@ def _portable(error: Exception) -> Exception:
     return error
 
 
-def _die_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is None:
-        return
+def _die_with_parent(pipe: Connection) -> None:
+    """Whoever has the other end of ``pipe`` keeps it open until this process is gone."""
 
     def watch() -> None:
-        wait([parent.sentinel])
+        # Asks for nothing, so that only the other end's closing is told.
+        parent = select.poll()
+        parent.register(pipe, 0)
+        parent.poll()
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

@@ -15,6 +15,7 @@ from toy.model import Obedient
 
 from mlbatch import inference
 from mlbatch.connectors import sqlite
+from mlbatch.connectors.database.ledger_on_demand import LedgerOnDemand
 from mlbatch.connectors.database.part_rows import part_state
 from mlbatch.connectors.sqlite import SqlitePartSession
 from mlbatch.engines.local import LocalEngine
@@ -232,13 +233,18 @@ def test_a_row_that_is_counted_twice_is_found_at_the_end(harness, monkeypatch):
     assert harness.tools.sink.ledger().runs("mood")[0].state is RunState.FAILED
 
 
-@pytest.mark.parametrize(("rows", "warmed"), [(20, 0), (21, 1)])
-def test_workers_get_ready_only_for_many_rows(harness, monkeypatch, rows, warmed):
+def test_workers_are_provided_for_before_anything_is_opened(harness, monkeypatch):
     calls = []
-    monkeypatch.setattr(inference, "MANY_ROWS", 20)
-    monkeypatch.setattr(LocalEngine, "warm_up", lambda engine: calls.append(engine.workers))
-    harness.notes(notes(rows)).infer()
-    assert len(calls) == warmed
+    acquire = LedgerOnDemand.acquire
+
+    def acquired(*given):
+        calls.append("lease")
+        return acquire(*given)
+
+    monkeypatch.setattr(LedgerOnDemand, "acquire", acquired)
+    monkeypatch.setattr(LocalEngine, "warm_up", lambda _: calls.append("warm up"))
+    harness.notes(notes(5)).infer()
+    assert calls == ["warm up", "lease"]
 
 
 def test_a_file_that_is_cut_into_parts_is_scored_once(harness, monkeypatch):

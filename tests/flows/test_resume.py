@@ -249,18 +249,14 @@ while time.time() < deadline:
             continue
         try:
             stat = (entry / "stat").read_text().rpartition(")")[2].split()
-            command = (entry / "cmdline").read_bytes()
+            parent = (Path("/proc") / stat[1] / "stat").read_text().rpartition(")")[2].split()
         except OSError:
             continue
-        is_server = b"forkserver" in command
-        grandchild = is_server and stat[1] != "{parent}"
-        if grandchild:
-            parent = (Path("/proc") / stat[1] / "stat").read_text().rpartition(")")[2].split()[1]
-            if parent == "{parent}":
-                time.sleep(0.2)
-                os.kill(int(entry.name), signal.SIGKILL)
-                print("killed", flush=True)
-                sys.exit()
+        if parent[1] == "{parent}":
+            time.sleep(0.2)
+            os.kill(int(entry.name), signal.SIGKILL)
+            print("killed", flush=True)
+            sys.exit()
     time.sleep(0.02)
 """
 

@@ -11,9 +11,11 @@ from toy.job import Toy
 
 from mlbatch.engine import WorkerDied
 from mlbatch.engines.local import LocalEngine
-from mlbatch.errors import GateRefused, ModelIncompatible, RunFailed, UsageError
+from mlbatch.errors import GateRefused, ModelIncompatible, ModelTampered, RunFailed, UsageError
 from mlbatch.gates import Gate, judge
 from mlbatch.job import Training
+from mlbatch.saved_model import _load_once as load_once
+from mlbatch.testing import FolderTracking
 from mlbatch.training import train
 
 
@@ -47,6 +49,39 @@ def test_a_second_training_makes_a_second_version(taught):
     tools = taught.tools
     assert tools.tracking.resolve("toy", "1").version == 1
     assert tools.tracking.resolve("toy", "7") is None
+
+
+def test_a_model_is_fetched_once_and_again_where_the_copy_is_not_the_registered_one(
+    taught, monkeypatch
+):
+    fetched = []
+    fetch = FolderTracking.fetch
+
+    def counted(tracking, version, target):
+        fetched.append(version.version)
+        return fetch(tracking, version, target)
+
+    monkeypatch.setattr(FolderTracking, "fetch", counted)
+    taught.train()
+    taught.infer(full=True)
+    copy = taught.tools.models / "toy" / "1"
+    load_once.cache_clear()
+    taught.infer(full=True)
+    assert fetched == [1]
+    weights = (copy / "coef.npy").read_bytes()
+    # Never into a file that may be mapped.
+    (copy / "coef.npy").unlink()
+    (copy / "coef.npy").write_bytes(weights[:-1] + b"x")
+    load_once.cache_clear()
+    taught.infer(full=True)
+    assert fetched == [1, 1]
+    registered = taught.tools.tracking.root / "toy" / "1"
+    assert (copy / "coef.npy").read_bytes() == weights
+    (copy / "model.skops").unlink()
+    (registered / "model.skops").write_bytes(b"another")
+    load_once.cache_clear()
+    with pytest.raises(ModelTampered, match="not the registered one"):
+        taught.infer(full=True)
 
 
 def test_a_refused_model_does_not_serve(taught, monkeypatch):

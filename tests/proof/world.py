@@ -63,6 +63,9 @@ class ForkingEngine:
 
     workers: int = WORKERS
 
+    def warm_up(self) -> None:
+        """Nothing to do: an attempt is a process of its own."""
+
     def run(
         self,
         work: Callable[[PartTask], PartOutcome],

@@ -168,11 +168,12 @@ def test_engines_run_every_part(workers):
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="children are read from /proc")
 @pytest.mark.parametrize(("workers", "started"), [(1, False), (2, True)])
 def test_a_warm_engine_has_what_its_workers_share(workers, started):
-    """In a process of its own: the server of a test before this one would be found instead."""
+    """In a process of its own: what a test before this one left would be found instead."""
     script = f"""
 import os
 from mlbatch.engines.local import LocalEngine
-LocalEngine({workers}).warm_up()
+engine = LocalEngine({workers})
+engine.warm_up()
 print(open(f"/proc/self/task/{{os.getpid()}}/children").read())
 """
     told = subprocess.run(

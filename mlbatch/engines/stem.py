@@ -1,0 +1,114 @@
+"""The process that workers are forked from: this one as it is before it opens or starts anything.
+
+What is imported by then is in memory once, for all of them, and a worker is there in some
+milliseconds. Forking the calling process itself whenever a worker is needed would copy its threads' locks
+and its open connections: so it is forked once, early, and the copy forks the workers. It never has a
+thread, a connection or a model.
+"""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkProcess
+from multiprocessing.reduction import recv_handle, send_handle
+from multiprocessing.util import Finalize
+
+from mlbatch.errors import TemporaryError
+
+Life = Callable[[Connection], None]
+"""What a worker does: it is given its end of a pipe."""
+_START, _END = 0, -1
+"""Orders that are no process's number; such a number asks how that worker ended."""
+
+
+class Stem:
+    """Forks workers, each with a pipe of its own, and tells how they ended."""
+
+    def __init__(self, life: Life) -> None:
+        """Fork this process, now."""
+        context = multiprocessing.get_context("fork")
+        self._orders, theirs = context.Pipe()
+        self._process = context.Process(target=_grow, args=(self._orders, theirs, life))
+        self._process.start()
+        theirs.close()
+        # Whoever forgets it, or ends, closes the pipe, which ends the stem.
+        self._close = Finalize(self, self._orders.close, exitpriority=10)
+
+    def start(self, pipe: Connection) -> int:
+        """Fork a worker that lives with this end of a pipe, which is closed here; its process id."""
+        with pipe:
+            return self._ask(_START, pipe)
+
+    def exit_code(self, worker: int) -> int:
+        """How ``worker`` ended; waits for it."""
+        return self._ask(worker)
+
+    def stop(self) -> None:
+        """Wait until it is gone, and with it all workers, which are terminated."""
+        # Another stem may have been forked meanwhile, and keep a copy of the pipe open.
+        with suppress(ConnectionError):
+            self._orders.send(_END)
+        self._close()
+        self._process.join()
+
+    def _ask(self, order: int, pipe: Connection | None = None) -> int:
+        with self._expected():
+            self._orders.send(order)
+            if pipe is not None:
+                send_handle(self._orders, pipe.fileno(), self._process.pid)
+            answer: int | OSError = self._orders.recv()
+        if isinstance(answer, OSError):
+            raise answer
+        return answer
+
+    @contextmanager
+    def _expected(self) -> Iterator[None]:
+        try:
+            yield
+        except (EOFError, ConnectionError) as error:
+            message = "the process that workers are forked from is gone"
+            hint = "try again; something killed it: is memory short?"
+            raise TemporaryError(message, hint=hint) from error
+
+
+def _grow(ours: Connection, orders: Connection, life: Life) -> None:
+    """The stem's life: an order to fork, or to tell of an end, until its pipe closes."""
+    ours.close()
+    # Whoever presses Ctrl-C stops the first process, which then sees to the workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # A collection of garbage writes into every object that it visits, and so takes a worker's own copy
+    # of memory that all of them could share. What is there by now is never garbage.
+    gc.freeze()
+    workers: dict[int, ForkProcess] = {}
+    with suppress(EOFError, ConnectionError):
+        while (order := orders.recv()) != _END:
+            if order == _START:
+                orders.send(_fork(orders, life, workers))
+            else:
+                workers[order].join()
+                orders.send(workers.pop(order).exitcode)
+
+
+def _fork(orders: Connection, life: Life, workers: dict[int, ForkProcess]) -> int | OSError:
+    """Start a worker with the pipe that is sent next; its process id, or why there is none."""
+    with Connection(recv_handle(orders)) as pipe:
+        context = multiprocessing.get_context("fork")
+        worker = context.Process(target=_live, args=(orders, pipe, life), daemon=True)
+        try:
+            worker.start()
+        except OSError as error:
+            return error
+    number = worker.pid or 0
+    workers[number] = worker
+    return number
+
+
+def _live(orders: Connection, pipe: Connection, life: Life) -> None:
+    orders.close()
+    life(pipe)

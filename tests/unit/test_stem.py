@@ -1,0 +1,109 @@
+"""The process that workers are forked from, with real processes."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from mlbatch.engine import PartOutcome, PartTask
+from mlbatch.engines.local import LocalEngine
+from mlbatch.engines.stem import Stem
+from mlbatch.errors import TemporaryError
+
+MEANWHILE = "as it was"
+
+
+def life(pipe):
+    while (told := pipe.recv()) != "end":
+        pipe.send((os.getppid(), MEANWHILE, told))
+
+
+def started(stem):
+    ours, theirs = multiprocessing.Pipe()
+    return ours, stem.start(theirs)
+
+
+def test_workers_are_what_the_process_was_when_the_stem_was_made(monkeypatch):
+    stem = Stem(life)
+    monkeypatch.setattr(f"{__name__}.MEANWHILE", "changed")
+    first, number = started(stem)
+    second, other = started(stem)
+    first.send(1)
+    second.send(2)
+    parent, seen, told = first.recv()
+    assert (seen, told) == ("as it was", 1)
+    assert second.recv() == (parent, "as it was", 2)
+    assert parent not in (os.getpid(), number, other)
+    first.send("end")
+    assert stem.exit_code(number) == 0
+    os.kill(other, signal.SIGKILL)
+    assert stem.exit_code(other) == -signal.SIGKILL
+    stem.stop()
+
+
+def test_a_stem_ends_although_another_was_made_after_it():
+    first, second = Stem(life), Stem(life)
+    first.stop()
+    second.stop()
+
+
+def test_a_stem_that_is_killed_is_a_passing_fault():
+    stem = Stem(life)
+    _, number = started(stem)
+    os.kill(stem._process.pid, signal.SIGKILL)
+    stem._process.join()
+    with pytest.raises(TemporaryError, match="forked from is gone"):
+        stem.exit_code(number)
+    with pytest.raises(TemporaryError, match="forked from is gone"):
+        started(stem)
+    stem.stop()
+
+
+def gone_in(seconds, process):
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        try:
+            stat = Path(f"/proc/{process}/stat").read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+        if stat.rpartition(")")[2].split()[0] == "Z":
+            return True
+        time.sleep(0.05)
+    return False
+
+
+class Sleeper:
+    """Tells its process, then works for longer than any test."""
+
+    def __call__(self, task):
+        sys.stdout.write(f"{os.getpid()}\n")
+        sys.stdout.flush()
+        time.sleep(300)
+        return PartOutcome(task.part_number, {})
+
+
+def run_sleepers():
+    list(LocalEngine(2).run(Sleeper(), [PartTask(0), PartTask(1)], lambda death: death.task))
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are read from /proc")
+@pytest.mark.parametrize("stopped", [None, 0, 1])
+def test_workers_die_with_the_process_that_they_work_for(stopped):
+    """Also while the other one is stopped, whatever it has inherited."""
+    command = [sys.executable, "-c", f"from {__name__} import run_sleepers; run_sleepers()"]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        workers = [int(process.stdout.readline()) for _ in range(2)]
+        if stopped is not None:
+            os.kill(workers[stopped], signal.SIGSTOP)
+        process.kill()
+        others = [w for n, w in enumerate(workers) if n != stopped]
+        assert all(gone_in(10, worker) for worker in others)
+        if stopped is not None:
+            os.kill(workers[stopped], signal.SIGCONT)
+            assert gone_in(10, workers[stopped])
