@@ -59,7 +59,8 @@ def complete(job: type[Job], tools: Tools, generation: str, pin: ModelPin) -> in
             return aside
         told = f"{len(found.wanting)} rows wanting, {len(found.gone)} surplus"
         tools.notify("verify", f"{generation}: {told}; they are predicted again")
-        infer(job, mending(found), tools, model=str(pin.version), generation=generation)
+        for request in mending(found):
+            infer(job, request, tools, model=str(pin.version), generation=generation)
     message = (
         f"{standing(job, generation).name} lacks rows however often they are predicted: {told}"
     )

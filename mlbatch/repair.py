@@ -35,11 +35,11 @@ DELETE_SHARE = 0.01
 
 @dataclass(frozen=True, slots=True)
 class Reconciled:
-    """What was found, and the run that mended it."""
+    """What was found, and the runs that mended it."""
 
     found: Differences
     run: Inference | None
-    """None where nothing was wrong, or where nothing was to be done."""
+    """The last one where it took several; None where nothing was wrong or nothing was to be done."""
 
 
 def reconcile(
@@ -55,7 +55,7 @@ def reconcile(
         return Reconciled(found, None)
     limit = int(found.table_rows * DELETE_SHARE) if max_deletes is None else max_deletes
     _check_deletes(job, found, limit)
-    return Reconciled(found, infer(job, mending(found), tools))
+    return Reconciled(found, [infer(job, request, tools) for request in mending(found)][-1])
 
 
 def _compared(job: type[Job], tools: Tools, model: ModelPin | None) -> Differences:
@@ -143,8 +143,8 @@ def _check_deletes(job: type[Job], found: Differences, limit: int) -> None:
         raise UsageError(message, hint=hint)
 
 
-def mending(found: Differences) -> Request:
-    """The run that sets right what was found."""
+def mending(found: Differences) -> list[Request]:
+    """The runs that set right what was found. One that reads everything removes nothing."""
     counts = {
         "missing": found.missing,
         "stale": found.stale,
@@ -152,9 +152,14 @@ def mending(found: Differences) -> Request:
         "gone": found.gone,
     }
     told = ", ".join(f"{len(keys):,} {name}" for name, keys in counts.items() if keys)
-    if len(found.wanting) + len(found.gone) > MAX_KEYS:
-        return Request(full=True)
-    return Request(repair=Repair(found.wanting, found.gone, f"found by reconcile: {told}"))
+    wanting, gone, reason = found.wanting, found.gone, f"found by reconcile: {told}"
+    if len(wanting) + len(gone) <= MAX_KEYS:
+        return [Request(repair=Repair(wanting, gone, reason))]
+    named = Request(repair=Repair(wanting, (), reason))
+    first = Request(full=True) if len(wanting) > MAX_KEYS else named
+    pieces = [gone[start : start + MAX_KEYS] for start in range(0, len(gone), MAX_KEYS)]
+    removals = [Request(repair=Repair((), piece, reason)) for piece in pieces]
+    return [first, *removals] if wanting else removals
 
 
 def _parsed(text: str, job: type[Job]) -> tuple[object, ...] | None:
