@@ -30,6 +30,7 @@ from mlbatch.ledger import (
     RunState,
     Totals,
     check_conservation,
+    check_through,
     served,
     taken_over,
 )
@@ -355,6 +356,7 @@ def _finish(
 ) -> tuple[Run, Totals]:
     reach("before_verify")
     run = _latest(ledger, run)
+    check_through(ledger.parts(run.run_id))
     if run.state is RunState.WRITING:
         run = ledger.advance(run, RunState.VERIFYING)
     totals = check_conservation(ledger.parts(run.run_id))
