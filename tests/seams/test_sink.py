@@ -459,3 +459,11 @@ def test_liveness():
     assert is_surely_dead(replace(me, started_at="1"))
     assert is_surely_dead(replace(me, pid=2**22 + 1))
     assert not is_surely_dead(replace(me, host="elsewhere", pid=2**22 + 1))
+
+
+def test_a_machine_of_the_same_name_knows_nothing_of_our_processes():
+    """Containers may be called alike, and their processes have the same small numbers."""
+    me = this_process("x")
+    started_at, _, world = me.started_at.partition("@")
+    assert not is_surely_dead(replace(me, pid=2**22 + 1, started_at=f"{started_at}@{world[::-1]}"))
+    assert is_surely_dead(replace(me, pid=2**22 + 1))
