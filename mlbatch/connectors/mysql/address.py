@@ -28,8 +28,11 @@ _SESSION = (
     "NO_ZERO_IN_DATE,NO_ZERO_DATE,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION'"
     ", time_zone = '+00:00', wait_timeout = 30, innodb_lock_wait_timeout = 5"
     ", lock_wait_timeout = 5"
+    # Else servers may be told to keep warnings to themselves, to cut answers short, or to chain commits.
+    ", max_error_count = 64, sql_notes = 1, sql_select_limit = 18446744073709551615"
+    ", sql_big_selects = 1, sql_quote_show_create = 1, completion_type = 0"
 )
-_ISOLATION = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED"
+_ISOLATION = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE"
 
 
 @dataclass(frozen=True, slots=True)
