@@ -304,15 +304,18 @@ def moved(run: Run, batch: BatchCommit, done: int) -> Fenced:
     return Fenced(message, hint="run again, it goes on from there")
 
 
-def check_through(parts: tuple[PartState, ...]) -> None:
-    """Raise TemporaryError where a part whose worker came to its end is not there any more."""
-    for part in parts:
-        if not part.is_complete:
-            message = (
-                f"part {part.number} is at row {part.done} of {part.rows_expected} again: "
-                "the database lost commits in a fail-over"
-            )
-            raise TemporaryError(message, hint="run again, it goes on from there")
+def check_through(run: Run, parts: tuple[PartState, ...]) -> None:
+    """Raise TemporaryError where a run whose workers came to their end is not there any more."""
+    back = [
+        f"part {part.number} is at row {part.done} of {part.rows_expected} again"
+        for part in parts
+        if not part.is_complete
+    ]
+    if run.state not in (RunState.WRITING, RunState.VERIFYING):
+        back = [f"run {run.run_id} is {run.state} again"]
+    if back:
+        message = f"{back[0]}: the database lost commits in a fail-over"
+        raise TemporaryError(message, hint="run again, it goes on from there")
 
 
 def served(runs: tuple[Run, ...]) -> ModelPin | None:

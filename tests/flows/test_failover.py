@@ -114,6 +114,28 @@ def test_a_part_that_was_through_is_not_taken_for_a_defect(harness, cluster, mon
     assert len(harness.rows()) == 45
 
 
+@pytest.mark.parametrize(
+    ("since", "told"), [("", "was taken over"), ("after_create", "is created again")]
+)
+def test_a_run_that_was_lost_from_its_beginning_is_not_ended(
+    harness, cluster, monkeypatch, since, told
+):
+    harness.infer()
+    harness.notes([note(900, "good", minutes=9_000)])
+    events = {since: cluster.stop_replicating, "before_verify": cluster.fail_over}
+    events.pop("", lambda: None)()
+    reach = inference.reach
+    with monkeypatch.context() as struck:
+        struck.setattr(
+            inference, "reach", lambda place: (reach(place), events.get(place, lambda: None)())
+        )
+        with pytest.raises(TemporaryError, match=told):
+            harness.infer()
+    assert states(harness)[-1:] == [RunState.DONE]
+    assert harness.infer().run.run_no == 2
+    assert [row["note_id"] for row in harness.rows()] == [*range(1, 46), 900]
+
+
 def test_an_end_that_was_lost_is_come_to_again(harness, cluster, monkeypatch):
     with monkeypatch.context() as struck:
         events = {"before_finish": cluster.stop_replicating, "after_finish": cluster.fail_over}
