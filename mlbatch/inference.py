@@ -30,6 +30,7 @@ from mlbatch.ledger import (
     RunState,
     Totals,
     check_conservation,
+    check_through,
     served,
     taken_over,
 )
@@ -201,8 +202,8 @@ def _begin(
 
 def _latest(ledger: Ledger, run: Run) -> Run:
     """The run as it is now, if it is still ours: another's epoch must never pass for our own."""
-    found = next(r for r in ledger.runs(run.new.output_table) if r.run_id == run.run_id)
-    if found.epoch != run.epoch:
+    found = next((r for r in ledger.runs(run.new.output_table) if r.run_id == run.run_id), None)
+    if found is None or found.epoch != run.epoch:
         raise taken_over(f"run {run.run_id}")
     return found
 
@@ -353,6 +354,7 @@ def _finish(
 ) -> tuple[Run, Totals]:
     reach("before_verify")
     run = _latest(ledger, run)
+    check_through(run, ledger.parts(run.run_id))
     if run.state is RunState.WRITING:
         run = ledger.advance(run, RunState.VERIFYING)
     totals = check_conservation(ledger.parts(run.run_id))

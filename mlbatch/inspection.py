@@ -60,7 +60,8 @@ def complete(job: type[Job], tools: Tools, generation: str, pin: ModelPin) -> in
             return found.set_aside
         told = f"{found.wanting.count} rows wanting, {found.gone.count} surplus"
         tools.notify("verify", f"{generation}: {told}; they are predicted again")
-        infer(job, mending(found), tools, model=str(pin.version), generation=generation)
+        for request in mending(found):
+            infer(job, request, tools, model=str(pin.version), generation=generation)
     message = (
         f"{standing(job, generation).name} lacks rows however often they are predicted: {told}"
     )

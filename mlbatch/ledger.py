@@ -21,7 +21,7 @@ from enum import StrEnum
 
 import pyarrow as pa
 
-from mlbatch.errors import ConservationError, Fenced, MlbatchError
+from mlbatch.errors import ConservationError, Fenced, MlbatchError, TemporaryError
 from mlbatch.generation import FIRST
 from mlbatch.snapshot import Part
 
@@ -309,6 +309,29 @@ def taken_over(what: str) -> Fenced:
     """The error of whoever finds that ``what`` carries an epoch which is not its own."""
     message = f"{what} was taken over by another process"
     return Fenced(message, hint="nothing of it is lost; the other process finishes it")
+
+
+def moved(run: Run, batch: BatchCommit, done: int) -> Fenced:
+    """The error of a worker whose part is elsewhere, ``done``, though nobody took the run over."""
+    message = (
+        f"part {batch.part_number} of run {run.run_id} is at row {done}, not at row {batch.low}: "
+        "its database lost commits in a fail-over, or another worker goes on with it"
+    )
+    return Fenced(message, hint="run again, it goes on from there")
+
+
+def check_through(run: Run, parts: tuple[PartState, ...]) -> None:
+    """Raise TemporaryError where a run whose workers came to their end is not there any more."""
+    back = [
+        f"part {part.number} is at row {part.done} of {part.rows_expected} again"
+        for part in parts
+        if not part.is_complete
+    ]
+    if run.state not in (RunState.WRITING, RunState.VERIFYING):
+        back = [f"run {run.run_id} is {run.state} again"]
+    if back:
+        message = f"{back[0]}: the database lost commits in a fail-over"
+        raise TemporaryError(message, hint="run again, it goes on from there")
 
 
 def served(runs: tuple[Run, ...]) -> ModelPin | None:

@@ -7,7 +7,7 @@ from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from mlbatch.errors import MlbatchError, UsageError
-from mlbatch.ledger import Run, RunKind, RunState, served
+from mlbatch.ledger import ModelPin, Run, RunKind, RunState, served
 from mlbatch.window import Window, utc
 
 if TYPE_CHECKING:
@@ -137,20 +137,30 @@ def _choose(request: Request, facts: Facts, delta: Delta) -> tuple[RunKind, Wind
 
 
 def with_model(plan: Plan, runs: tuple[Run, ...], version: int) -> Plan:
-    """The plan, or one that reads everything: a table is never left with rows of two models."""
+    """The plan, or one that reads everything: a table is never left with rows of two models.
+
+    Raises UsageError where everything is needed and the window ends before it.
+    """
     before = served(runs)
-    if plan.kind is not RunKind.DELTA or before is None:
+    if plan.kind not in (RunKind.DELTA, RunKind.FULL) or before is None:
         return plan
+    reason = _why_everything(before, runs, version)
+    if reason is None:
+        return plan
+    if plan.window.until is not None:
+        message = f"{reason}: with --until, later rows would stay another model's"
+        raise UsageError(message, hint="leave --until out")
+    return replace(plan, kind=RunKind.FULL, window=Window(), reason=reason)
+
+
+def _why_everything(before: ModelPin, runs: tuple[Run, ...], version: int) -> str | None:
     if before.version != version:
-        reason = f"model v{version} takes the place of v{before.version}, in place"
-    else:
-        # One that ended otherwise may have written before it did.
-        left = [run for run in _since_done(runs) if run.new.model.version != version]
-        if not left:
-            return plan
-        reason = f"run {left[0].run_id} may have left rows of model v{left[0].new.model.version}"
-    everything = Window(until=plan.window.until)
-    return replace(plan, kind=RunKind.FULL, window=everything, reason=reason)
+        return f"model v{version} takes the place of v{before.version}, in place"
+    # One that ended otherwise may have written before it did.
+    left = [run for run in _since_done(runs) if run.new.model.version != version]
+    if not left:
+        return None
+    return f"run {left[0].run_id} may have left rows of model v{left[0].new.model.version}"
 
 
 def _since_done(runs: tuple[Run, ...]) -> tuple[Run, ...]:

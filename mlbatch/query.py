@@ -123,19 +123,26 @@ class FeatureQuery:
     ) -> str:
         """The SELECT of the rows with these ``keys``, and a tombstone for each of ``gone``.
 
-        ``marks`` gives the cursor and tombstone columns of those tombstones their instant, which
-        is written in ``zone``.
+        A key of ``gone`` that has a row after all gives that row: since it was missed, it may have
+        come back and been predicted. ``marks`` gives the cursor and tombstone columns of tombstones
+        their instant, which is written in ``zone``.
         """
         source = self._source(Window(), "UTC", None)
-        chosen = exp.select(*[_column(name) for name in columns]).from_(source)
-        chosen = chosen.where(_one_of(keys, key))
+        everyone = exp.select(*[_column(name) for name in columns]).from_(source)
+        chosen = everyone.where(_one_of((*keys, *gone), key))
         if newest_by is not None:
             chosen = _newest(chosen, key, newest_by)
         if not gone:
             return render(chosen)
         known = {name: _in_zone(at, zone) for name, at in (marks or {}).items()}
-        tombstones = [_tombstone(values, key, columns, known) for values in gone]
-        return "\nUNION ALL\n".join(render(branch) for branch in (chosen, *tombstones))
+        # The branch without rows comes first, and gives the columns their types.
+        branches = [everyone.where(exp.false())]
+        branches += [_tombstone(values, key, columns, known) for values in gone]
+        told = "\nUNION ALL\n".join(render(branch) for branch in branches)
+        same = [exp.EQ(this=_column(k), expression=exp.column(_quoted(k), "g")) for k in key]
+        there = exp.select("1").from_(source).where(exp.and_(*same))
+        absent = render(exp.not_(exp.Exists(this=there)))
+        return f"{render(chosen)}\nUNION ALL\nSELECT g.* FROM (\n{told}\n) AS g WHERE {absent}"
 
     def probe(
         self,

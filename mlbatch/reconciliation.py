@@ -17,7 +17,7 @@ from mlbatch.buckets import together
 from mlbatch.keys import TEXT_CHARACTERS, texts
 
 Keys = tuple[tuple[object, ...], ...]
-NAMED = 2_000
+NAMED = 20_000
 """Keys of a kind that are kept; the others are counted."""
 _SOURCE_AT, _TABLE_AT, _VERSION = "mlbatch_source_at", "mlbatch_table_at", "mlbatch_version"
 

@@ -17,10 +17,10 @@ from mlbatch.errors import GateRefused, UsageError
 from mlbatch.inference import Inference, infer
 from mlbatch.job import Job
 from mlbatch.keys import parsed
-from mlbatch.ledger import Run, RunState, served
+from mlbatch.ledger import ModelPin, Run, RunState, served
 from mlbatch.planner import Repair, Request
 from mlbatch.quarantine import UNREADABLE
-from mlbatch.reconciliation import NAMED, Differences, Excuses, compare_all
+from mlbatch.reconciliation import Differences, Excuses, compare_all
 from mlbatch.scoring import cursor_in_utc
 from mlbatch.snapshot import Snapshot
 from mlbatch.table import OutputTable
@@ -29,7 +29,7 @@ from mlbatch.unloading import take_snapshot
 from mlbatch.view import View
 from mlbatch.window import Window
 
-MAX_KEYS = NAMED
+MAX_KEYS = 2_000
 """More rows than this are not named one by one: the query would not fit a statement."""
 READ_ROWS = 20_000
 DELETE_SHARE = 0.01
@@ -38,11 +38,11 @@ DELETE_SHARE = 0.01
 
 @dataclass(frozen=True, slots=True)
 class Reconciled:
-    """What was found, and the run that mended it."""
+    """What was found, and the runs that mended it."""
 
     found: Differences
     run: Inference | None
-    """None where nothing was wrong, or where nothing was to be done."""
+    """The last one where it took several; None where nothing was wrong or nothing was to be done."""
 
 
 def reconcile(
@@ -54,12 +54,30 @@ def reconcile(
     ``max_deletes`` (one in a hundred rows by default); else GateRefused, and nothing is changed.
     """
     model = served(_quiet_runs(job, tools))
-    found = compared(job, tools, job.output.table, model.version if model else None)
+    found = _compared(job, tools, model)
     if dry_run or not (found.wanting.count or found.gone.count):
         return Reconciled(found, None)
     limit = int(found.table_rows * DELETE_SHARE) if max_deletes is None else max_deletes
     _check_deletes(job, found, limit)
-    return Reconciled(found, infer(job, mending(found), tools))
+    return Reconciled(found, _mended(job, tools, found, model))
+
+
+def _mended(
+    job: type[Job], tools: Tools, found: Differences, model: ModelPin | None
+) -> Inference | None:
+    """The last of the runs that set ``found`` right."""
+    run = None
+    while found.wanting.count or found.gone.count:
+        run = [infer(job, request, tools) for request in mending(found)][-1]
+        if found.gone.count == len(found.gone.first):
+            break
+        # More vanished than one comparison names.
+        found = _compared(job, tools, model)
+    return run
+
+
+def _compared(job: type[Job], tools: Tools, model: ModelPin | None) -> Differences:
+    return compared(job, tools, job.output.table, model.version if model else None)
 
 
 def compared(
@@ -89,8 +107,7 @@ def retry(job: type[Job], tools: Tools) -> Inference | None:
     keys = tuple(key for key in told.values() if key is not None)
     others = 0
     if None in told.values() or any(row.reason == UNREADABLE for row in rows):
-        pin = served(quiet)
-        wanting = compared(job, tools, job.output.table, pin.version if pin else None).wanting
+        wanting = _compared(job, tools, served(quiet)).wanting
         keys, others = tuple(dict.fromkeys((*keys, *wanting.first))), wanting.count
     if not keys:
         return None
@@ -158,8 +175,8 @@ def _check_deletes(job: type[Job], found: Differences, limit: int) -> None:
         raise UsageError(message, hint=hint)
 
 
-def mending(found: Differences) -> Request:
-    """The run that sets right what was found."""
+def mending(found: Differences) -> list[Request]:
+    """The runs that set right what was found. One that reads everything removes nothing."""
     counts = {
         "missing": found.missing,
         "stale": found.stale,
@@ -167,8 +184,11 @@ def mending(found: Differences) -> Request:
         "gone": found.gone,
     }
     told = ", ".join(f"{kind.count:,} {name}" for name, kind in counts.items() if kind.count)
-    if found.wanting.count + found.gone.count > MAX_KEYS:
-        return Request(full=True)
-    return Request(
-        repair=Repair(found.wanting.first, found.gone.first, f"found by reconcile: {told}")
-    )
+    wanting, gone, reason = found.wanting, found.gone.first, f"found by reconcile: {told}"
+    if wanting.count + len(gone) <= MAX_KEYS:
+        return [Request(repair=Repair(wanting.first, gone, reason))]
+    is_many = wanting.count > MAX_KEYS
+    first = Request(full=True) if is_many else Request(repair=Repair(wanting.first, (), reason))
+    pieces = [gone[start : start + MAX_KEYS] for start in range(0, len(gone), MAX_KEYS)]
+    removals = [Request(repair=Repair((), piece, reason)) for piece in pieces]
+    return [first, *removals] if wanting.count else removals

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from toy.harness import note, notes
 from toy.job import Toy
 from toy.model import Obedient
 
-from mlbatch.connectors.sqlite import SqlitePartSession
+from mlbatch.connectors.sqlite import SqliteDatabase, SqlitePartSession
 from mlbatch.errors import ModelIncompatible, UsageError
 from mlbatch.inference import infer, preview
 from mlbatch.ledger import RunKind, RunState
@@ -57,6 +58,17 @@ def test_in_place_every_row_is_predicted_by_the_champion(harness):
     assert versions(harness) == {2}
     assert harness.tools.sink.ledger().active("mood").model_version == 2
     assert harness.infer(in_place=True).run.new.kind is RunKind.DELTA
+
+
+def test_a_clock_that_was_set_back_does_not_bring_the_old_model_back(harness, monkeypatch):
+    harness.notes(notes(25)).infer()
+    harness.given_model(Obedient())
+    now = SqliteDatabase.now
+    monkeypatch.setattr(SqliteDatabase, "now", lambda self: now(self) - timedelta(hours=2))
+    harness.infer(in_place=True)
+    harness.notes([note(4, "sad now", minutes=9_000)])
+    assert harness.infer().run.new.model.version == 2
+    assert versions(harness) == {2}
 
 
 def test_another_version_by_name_is_refused_with_the_ways_to_it(harness):

@@ -13,6 +13,7 @@ from toy.job import Toy
 from toy.lines import LINES, LineJob
 from toy.model import Obedient
 
+from mlbatch import repair
 from mlbatch.connectors.duckdb import DuckdbWarehouse
 from mlbatch.connectors.mysql.sink import MysqlSink
 from mlbatch.errors import GateRefused, UsageError
@@ -105,6 +106,46 @@ def test_rows_that_vanished_lose_their_prediction_but_not_too_many(harness):
     assert done.found.gone.first == ((3,), (7,))
     assert done.run.totals.deleted == 2
     assert not {3, 7} & set(ids(harness))
+
+
+def test_a_delta_beside_the_comparison_loses_nothing(harness, monkeypatch):
+    harness.notes(notes(25)).infer()
+    delete_in_source(harness, 3)
+    compare_all = repair.compare_all
+
+    def compare_late(source, predictions, *rest):
+        # The source was read before they came, the table is read after they were predicted.
+        harness.notes([note(901, "good and new", minutes=9_000)]).infer()
+        return compare_all(source, harness.tools.sink.rows(Toy.output.table), *rest)
+
+    monkeypatch.setattr(repair, "compare_all", compare_late)
+    done = reconcile(Toy, harness.tools, max_deletes=2)
+    assert done.found.gone.first == ((3,), (901,))
+    assert (done.run.totals.deleted, done.run.totals.written) == (1, 1)
+    assert 901 in ids(harness)
+    assert 3 not in ids(harness)
+
+
+@pytest.mark.parametrize("late", [0, 2, 4])
+def test_more_rows_than_a_query_names_are_removed_by_several_runs(harness, monkeypatch, late):
+    monkeypatch.setattr("mlbatch.repair.MAX_KEYS", 3)
+    harness.notes(notes(25)).infer()
+    delete_in_source(harness, 1, 2, 3, 4, 5)
+    harness.notes([note(900 + n, "good and late", minutes=-9_000) for n in range(late)])
+    reconcile(Toy, harness.tools, max_deletes=5)
+    assert ids(harness) == [*range(6, 26), *range(900, 900 + late)]
+    assert reconcile(Toy, harness.tools).run is None
+
+
+def test_more_rows_than_a_comparison_names_are_removed_after_several(harness, monkeypatch):
+    monkeypatch.setattr("mlbatch.reconciliation.NAMED", 4)
+    monkeypatch.setattr("mlbatch.repair.MAX_KEYS", 3)
+    harness.notes(notes(25)).infer()
+    delete_in_source(harness, *range(1, 10))
+    done = reconcile(Toy, harness.tools, max_deletes=9)
+    assert done.found.gone.count == 9
+    assert ids(harness) == list(range(10, 26))
+    assert reconcile(Toy, harness.tools).run is None
 
 
 def test_a_dry_run_changes_nothing(harness):

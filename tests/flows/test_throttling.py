@@ -15,7 +15,7 @@ from toy.model import Obedient
 from mlbatch.connectors.mysql.address import connect
 from mlbatch.connectors.mysql.sink import MysqlSink
 from mlbatch.connectors.sqlite import SqliteSink
-from mlbatch.errors import TemporaryError
+from mlbatch.errors import SettingsError, TemporaryError
 from mlbatch.inference import infer
 from mlbatch.ledger import RunState
 from mlbatch.planner import Request
@@ -77,6 +77,22 @@ def test_replicas_that_lag_pause_the_run_within_two_seconds(tmp_path, mysql_addr
     sink = MysqlSink(mysql_address, "SELECT seconds FROM lag")
     harness, tools = harness_on(sink, tmp_path, Limits())
     assert_pauses_and_recovers(harness, tools, lambda: set_lag(3), lambda: set_lag(0))
+
+
+@pytest.mark.parametrize("query", ["SELECT seconds FROM nowhere", "SELECT 'soon'", "SELECT ("])
+def test_a_query_that_tells_no_lag_is_a_setting_and_not_the_absence_of_lag(
+    tmp_path, mysql_address, query
+):
+    harness, tools = harness_on(MysqlSink(mysql_address, query), tmp_path, Limits())
+    with pytest.raises(SettingsError, match=r"sink\.lag_query tells no seconds"):
+        infer(Toy, Request(), tools)
+    assert done(harness) == 0
+
+
+def test_no_replica_is_no_lag(tmp_path, mysql_address):
+    harness, tools = harness_on(MysqlSink(mysql_address, "SELECT NULL"), tmp_path, Limits())
+    infer(Toy, Request(), tools)
+    assert done(harness) == ROWS
 
 
 def test_a_flag_file_pauses_the_run(tmp_path):

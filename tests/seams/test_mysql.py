@@ -22,6 +22,7 @@ from mlbatch.connectors.mysql.address import (
     connect_to_writer,
     scalar,
 )
+from mlbatch.connectors.mysql.faults import ROLLED_BACK, UNDONE
 from mlbatch.connectors.mysql.session import MysqlPartSession
 from mlbatch.connectors.mysql.sink import MysqlSink
 from mlbatch.connectors.mysql.statements import Way, delete, load, upsert
@@ -165,6 +166,34 @@ def test_a_lost_connection_loses_nothing_and_repeats_nothing(sink, run, mysql_ad
     assert ids(sink) == [1, 2, 3, 4]
     with closing(connect(mysql_address)) as connection:
         assert scalar(connection, "SELECT SUM(n) FROM mood") == 4
+
+
+@pytest.mark.parametrize("applied", [False, True])
+@pytest.mark.parametrize("number", sorted(ROLLED_BACK | UNDONE))
+def test_a_commit_that_fails_by_any_number_is_looked_up(sink, run, mysql_address, number, applied):
+    """Whatever the server says of a COMMIT, the position says what became of the batch."""
+
+    class Failing(Unlucky):
+        def __call__(self, address):
+            connection = super().__call__(address)
+            real_commit = connection.commit
+
+            def commit_once():
+                if self.failed:
+                    return real_commit()
+                self.failed = True
+                (real_commit if applied else connection.rollback)()
+                raise pymysql.err.OperationalError(number, "said by the server")
+
+            connection.commit = commit_once
+            return connection
+
+    failing = Failing("never")
+    session = MysqlPartSession(mysql_address, TABLE, run, Way.ROWS, open_connection=failing)
+    session.commit(commit(0, 2, rows(1, 2)))
+    assert (session.position(0).written, failing.opened) == (2, 2)
+    session.close()
+    assert ids(sink) == [1, 2]
 
 
 def test_a_position_waits_for_what_an_older_connection_still_does(sink, run, mysql_address):

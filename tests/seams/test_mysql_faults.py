@@ -6,15 +6,17 @@ import threading
 from contextlib import closing
 from dataclasses import replace
 
+import pyarrow as pa
 import pytest
 from bad_inputs import ACCEPTED, TEMPORARY, bad_input
 from test_sink import TABLE, begin, commit, ids, rows
 
-from mlbatch.connectors.mysql.address import MysqlAddress, connect
+from mlbatch.connectors.mysql.address import MysqlAddress, connect, connect_to_writer, scalar
 from mlbatch.connectors.mysql.session import MysqlPartSession
 from mlbatch.connectors.mysql.sink import MysqlSink
 from mlbatch.connectors.mysql.statements import Way
 from mlbatch.connectors.password import FixedPassword
+from mlbatch.declaration import Column
 from mlbatch.devstack.certificates import make_certificates
 from mlbatch.devstack.mariadb import find_program, private_mariadb
 from mlbatch.errors import ExitCode, SettingsError, TemporaryError, UsageError
@@ -88,6 +90,49 @@ def test_a_server_that_stays_read_only_is_temporary(server, writing, monkeypatch
         session.commit(commit(0, 2, rows(1, 2)))
     assert caught.value.exit_code is ExitCode.TEMPORARY
     assert ids(sink) == []
+
+
+@pytest.mark.parametrize("setting", [0, 1])
+def test_a_demoted_writer_takes_nothing_from_a_user_who_may_write_all_the_same(server, setting):
+    """Such rows would be lost with that server."""
+    sink = MysqlSink(address(server))
+    begin(sink)
+    login = address(server, user=server.admin, password=FixedPassword(server.admin_password))
+    admin(server, f"SET GLOBAL read_only = {setting}")
+    admin(server, "CREATE TABLE mlbatch.written (n INT)")
+    if not setting:
+        connect_to_writer(login).close()
+        return
+    for act in (MysqlSink(login).ledger().runs, lambda: MysqlSink(login).checksum(TABLE, 1)):
+        with pytest.raises(TemporaryError, match="is a reader: it is read-only"):
+            act()
+
+
+def test_the_sum_of_a_large_table_is_waited_for(server, monkeypatch):
+    monkeypatch.setattr("mlbatch.connectors.mysql.address.ANSWER_SECONDS", 1)
+    sink = MysqlSink(address(server))
+    begin(sink)
+    login = address(server, user=server.admin, password=FixedPassword(server.admin_password))
+    with closing(connect(login)) as locking:
+        locking.query("LOCK TABLES mood WRITE")
+        timer = threading.Timer(2.5, locking.query, ["UNLOCK TABLES"])
+        timer.start()
+        assert sink.checksum(TABLE, 1) == (0, 0)
+        timer.join()
+
+
+def test_readers_do_not_wait_behind_a_change_of_the_table(server):
+    """Whoever waits to change a table makes all new readers wait too."""
+    sink = MysqlSink(address(server))
+    begin(sink)
+    login = address(server)
+    more = replace(TABLE, columns=(*TABLE.columns, Column("note", pa.string(), "x", nullable=True)))
+    with closing(connect(login)) as reading:
+        reading.begin()
+        scalar(reading, "SELECT COUNT(*) FROM mood")
+        with pytest.raises(TemporaryError, match="Lock wait timeout"):
+            sink.prepare(more)
+    assert sink.prepare(more)
 
 
 def test_a_server_that_is_gone_for_good_is_temporary(server, writing, monkeypatch):

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from contextlib import closing
 from dataclasses import replace
+from datetime import datetime
 
 import pyarrow as pa
 import pytest
 from bad_inputs import ACCEPTED, FAILS, REFUSED, bad_input
 from test_sink import TABLE, begin, commit, ids, rows
+from toy.harness import ToyHarness, note, notes
+from toy.job import Toy
+from toy.model import Obedient
 
 from mlbatch.connectors.mysql.address import connect, scalar
 from mlbatch.connectors.mysql.session import MysqlPartSession
@@ -152,6 +156,54 @@ def test_110_a_server_that_is_not_strict_still_refuses_what_does_not_fit(sink, e
             with pytest.raises(RunFailed, match="label"):
                 session.commit(commit(0, 2, rows(1, 2)))
             assert session.position(0).done == 0
+    assert ids(sink) == []
+
+
+ODD = {
+    "max_error_count": 0,
+    "sql_notes": 0,
+    "sql_select_limit": 3,
+    "max_join_size": 3,
+    "completion_type": "RELEASE",
+    "tx_read_only": 1,
+    "tx_isolation": "SERIALIZABLE",
+    "autocommit": 0,
+    "sql_quote_show_create": 0,
+    "time_zone": "+09:00",
+    "init_connect": "SET time_zone = '+09:00', autocommit = 0",
+    "max_statement_time": 5,
+    "sql_safe_updates": 1,
+    "innodb_snapshot_isolation": 1,
+}
+
+
+@bad_input(110, outcome=ACCEPTED)
+@pytest.mark.parametrize("setting", ODD)
+def test_110_a_server_s_own_defaults_change_no_run(sink, globally, tmp_path, setting):
+    globally(setting, ODD[setting])
+    harness = ToyHarness(Toy, tmp_path, part_rows=5, sink=sink).given_model(Obedient())
+    harness.notes(notes(25)).infer()
+    harness.notes([note(4, "sad \\ 'now'", minutes=9_000)]).infer()
+    found = harness.rows()
+    assert [row["note_id"] for row in found] == list(range(1, 26))
+    assert (found[3]["label"], found[3]["src_updated_at"]) == ("bad", datetime(2026, 1, 7, 18))
+
+
+@bad_input(110, outcome=FAILS, says="score")
+@pytest.mark.parametrize("setting", ["max_error_count", "sql_notes"])
+def test_110_a_server_that_keeps_warnings_to_itself_still_tells_them(
+    sink, execute, globally, setting
+):
+    globally(setting, 0)
+    run, _, _ = begin(sink)
+    for name, kind in (("label", "VARCHAR(2)"), ("score", "DECIMAL(3, 0)")):
+        execute(f'ALTER TABLE "mood" MODIFY {name} {kind} NOT NULL')
+        for way in Way:
+            with closing(MysqlPartSession(sink.address, TABLE, run, way)) as session:
+                with pytest.raises(RunFailed, match=name):
+                    session.commit(commit(0, 2, rows(1, 2)))
+                assert session.position(0).done == 0
+        execute('ALTER TABLE "mood" MODIFY label VARCHAR(20) NOT NULL')
     assert ids(sink) == []
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pickle
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 
 import pyarrow as pa
 import pytest
@@ -12,8 +14,8 @@ from toy.job import Mood
 
 from mlbatch.checksum import checksum
 from mlbatch.connectors.database.liveness import is_surely_dead, this_process
-from mlbatch.connectors.mysql.sink import MysqlSink
-from mlbatch.connectors.sqlite import SqliteSink
+from mlbatch.connectors.mysql.sink import MysqlDatabase, MysqlSink
+from mlbatch.connectors.sqlite import SqliteDatabase, SqliteSink
 from mlbatch.declaration import Column
 from mlbatch.errors import Busy, DeclarationError, Fenced, RunFailed
 from mlbatch.generation import Active
@@ -321,6 +323,57 @@ def test_a_heartbeat_tells_whose_the_lease_is(sink):
         ledger.create(lease, new_run())
 
 
+def set_back(monkeypatch, hours):
+    """The database's clock, as after a fail-over to a server whose clock is behind."""
+    for database in (MysqlDatabase, SqliteDatabase):
+
+        def earlier(self, now=database.now):
+            return now(self) - timedelta(hours=hours)
+
+        monkeypatch.setattr(database, "now", earlier)
+
+
+def test_a_clock_that_was_set_back_makes_no_old_run_the_newest(sink, monkeypatch):
+    ledger = sink.ledger()
+    lease = ledger.acquire("mood", "toy", ME, 11)
+    ledger.create(lease, new_run("r1"))
+    set_back(monkeypatch, 2)
+    ledger.create(lease, new_run("r2"))
+    assert [run.run_id for run in ledger.runs("mood", "g1")] == ["r2", "r1"]
+
+
+def test_a_clock_that_was_set_back_keeps_no_lease_for_the_dead(sink, monkeypatch):
+    ledger = sink.ledger()
+    dead = ledger.acquire("mood", "toy", ME, 11)
+    set_back(monkeypatch, 24)
+    assert ledger.holder("mood") is None
+    living = replace(ME, owner_id="living")
+    lease = ledger.acquire("mood", "toy", living, 12)
+    assert not ledger.heartbeat(dead)
+    set_back(monkeypatch, 24)
+    # Whoever lives gives a sign by the new clock.
+    assert ledger.heartbeat(lease)
+    with pytest.raises(Busy, match="worked on by process 1 on elsewhere"):
+        ledger.acquire("mood", "toy", replace(ME, owner_id="third"), 13)
+
+
+def test_of_many_first_starts_one_gets_the_table_and_the_others_learn_who(empty_sink):
+    together = threading.Barrier(8)
+
+    def start(number):
+        owner = Owner(f"o{number}", f"host{number}", number, "")
+        together.wait()
+        try:
+            return empty_sink.ledger().acquire("mood", "toy", owner, number + 1).owner
+        except Busy as error:
+            return str(error)
+
+    with ThreadPoolExecutor(8) as pool:
+        ends = list(pool.map(start, range(8)))
+    (owner,) = [end for end in ends if isinstance(end, Owner)]
+    assert ends.count(f"mood is being worked on by {owner}") == 7
+
+
 def test_the_watermark_of_nothing_is_none(sink):
     assert sink.ledger().watermark("toy", "g1") is None
     assert sink.ledger().holder("mood") is None
@@ -419,3 +472,11 @@ def test_liveness():
     assert is_surely_dead(replace(me, started_at="1"))
     assert is_surely_dead(replace(me, pid=2**22 + 1))
     assert not is_surely_dead(replace(me, host="elsewhere", pid=2**22 + 1))
+
+
+def test_a_machine_of_the_same_name_knows_nothing_of_our_processes():
+    """Containers may be called alike, and their processes have the same small numbers."""
+    me = this_process("x")
+    started_at, _, world = me.started_at.partition("@")
+    assert not is_surely_dead(replace(me, pid=2**22 + 1, started_at=f"{started_at}@{world[::-1]}"))
+    assert is_surely_dead(replace(me, pid=2**22 + 1))

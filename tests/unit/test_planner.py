@@ -66,11 +66,22 @@ def of_model(run, version):
 
 def test_another_model_in_place_reads_everything():
     runs = (a_run(RunState.DONE),)
-    plan = decide(Request(until=NOON), facts(*runs, watermark=Watermark(NOON)), Delta())
+    plan = decide(Request(), facts(*runs, watermark=Watermark(NOON)), Delta())
     assert with_model(plan, runs, 1) is plan
     changed = with_model(plan, runs, 2)
-    assert (changed.kind, changed.window) == (RunKind.FULL, Window(until=NOON))
+    assert (changed.kind, changed.window) == (RunKind.FULL, Window())
     assert "model v2 takes the place of v1" in changed.reason
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_a_window_with_an_end_would_leave_rows_of_two_models(full):
+    done = a_run(RunState.DONE)
+    plan = decide(Request(until=NOON, full=full), facts(done, watermark=Watermark(NOON)), Delta())
+    assert with_model(plan, (done,), 1) is plan
+    left = of_model(a_run(RunState.FAILED), 2)
+    for runs, version in (((done,), 2), ((left, done), 1)):
+        with pytest.raises(UsageError, match="would stay another model's"):
+            with_model(plan, runs, version)
 
 
 def test_what_an_ended_run_of_another_model_left_is_read_over():

@@ -107,7 +107,7 @@ def test_rows_are_found_by_composite_keys(rows, keys):
 
 
 @settings(max_examples=30)
-@given(ROWS, st.sets(st.integers(1, 4), max_size=3), st.sets(st.integers(5, 9), min_size=1))
+@given(ROWS, st.sets(st.integers(1, 2), max_size=2), st.sets(st.integers(3, 9), min_size=1))
 def test_keys_that_are_gone_come_as_tombstones(rows, keys, gone):
     at = datetime(2026, 2, 1, tzinfo=UTC)
     sql = QUERY.of_keys(
@@ -117,8 +117,10 @@ def test_keys_that_are_gone_come_as_tombstones(rows, keys, gone):
         gone=[(key,) for key in sorted(gone)],
         marks={"seen": at},
     )
-    wanted = [(a, n, seen) for a, _, n, seen in rows if a in keys]
-    wanted += [(key, None, at.replace(tzinfo=None)) for key in gone]
+    # A key that has come back meanwhile gives its row.
+    wanted = [(a, n, seen) for a, _, n, seen in rows if a in keys | gone]
+    there = {row[0] for row in rows}
+    wanted += [(key, None, at.replace(tzinfo=None)) for key in gone - there]
     assert Counter(answer(sql, rows)) == Counter(wanted)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sqlalchemy import inspect
+from sqlalchemy.schema import CreateTable
 
 from mlbatch.connectors.database.ledger_store import LedgerStore
 from mlbatch.connectors.database.tables import (
@@ -53,8 +54,11 @@ class LedgerOnDemand(LedgerStore):
         self, output_table: str, job: str, owner: Owner, epoch: int, generation: str | None = None
     ) -> Lease:
         """See `mlbatch.sink.Ledger.acquire`."""
-        with self._database.writing() as connection:
-            METADATA.create_all(connection)
+        if not all(self._has(table) for table in METADATA.sorted_tables):
+            with self._database.writing() as connection:
+                # Several first starts may be here at once.
+                for table in METADATA.sorted_tables:
+                    connection.execute(CreateTable(table, if_not_exists=True))
         return super().acquire(output_table, job, owner, epoch, generation)
 
     def runs(

@@ -5,11 +5,13 @@ Each method is one transaction. Statements touch rows in primary key order.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import asdict, fields, replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sqlalchemy import func, insert, select, update
+from sqlalchemy.exc import IntegrityError
 
 from mlbatch.connectors.database.generation_store import (
     Database,
@@ -44,7 +46,7 @@ from mlbatch.window import Watermark
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sqlalchemy import Connection, RowMapping, Select
+    from sqlalchemy import Connection, RowMapping
 
     from mlbatch.snapshot import Snapshot
 
@@ -68,15 +70,15 @@ class LedgerStore(GenerationStore):
         with self._database.writing() as connection:
             place = place_of(connection, output_table, generation)
             lease = Lease(output_table, job, epoch, None, owner, *place)
-            held = _first(
-                connection,
-                select(LEASE).where(LEASE.c.output_table == lease.table).with_for_update(),
-            )
-            if held is not None:
-                self._refuse_if_taken(held, lease)
+            _make_free(connection, lease, self._database.now())
+        with self._database.writing() as connection:
+            row = select(LEASE).where(LEASE.c.output_table == lease.table).with_for_update()
+            self._refuse_if_taken(connection.execute(row).mappings().one(), lease)
             if place_of(connection, output_table, generation) != place:
                 raise taken_over(f"the lease of {lease.table}")
-            _put_lease(connection, lease, self._database.now(), exists=held is not None)
+            values = _owned(lease, self._database.now())
+            key = LEASE.c.output_table == lease.table
+            connection.execute(update(LEASE).where(key).values(**values))
             reach("in_lease")
             _fence(connection, lease, epoch)
         return lease
@@ -88,9 +90,18 @@ class LedgerStore(GenerationStore):
         owner = _owner(held)
         if owner.owner_id in (_FREE, lease.owner.owner_id) or is_surely_dead(owner):
             return
-        if held["heartbeat_at"] + timedelta(seconds=held["ttl_seconds"]) > self._database.now():
-            message = f"{lease.table} is being worked on by {owner} (run {held['run_id']})"
+        if self._has_beaten(held):
+            run = f" (run {held['run_id']})" if held["run_id"] else ""
+            message = f"{lease.table} is being worked on by {owner}{run}"
             raise Busy(message, hint="it goes on by itself; start again when it is through")
+
+    def _has_beaten(self, held: RowMapping) -> bool:
+        """Whether the owner gave a sign of life lately, by the database's own clock.
+
+        One far ahead of it is from before the clock was set back; who lives gives another at once.
+        """
+        time = timedelta(seconds=held["ttl_seconds"])
+        return abs(self._database.now() - held["heartbeat_at"]) < time
 
     def heartbeat(self, lease: Lease) -> bool:
         """See `mlbatch.sink.Ledger.heartbeat`."""
@@ -112,10 +123,8 @@ class LedgerStore(GenerationStore):
         """See `mlbatch.sink.Ledger.create`."""
         with self._database.writing() as connection:
             # Two generations may begin runs at once, and their numbers must differ.
-            _first(
-                connection,
-                select(LEASE).where(LEASE.c.output_table == new.output_table).with_for_update(),
-            )
+            table = select(LEASE).where(LEASE.c.output_table == new.output_table)
+            connection.execute(table.with_for_update()).all()
             _hold(connection, lease, new.run_id)
             values = _new_values(new) | {
                 **_numbers(connection, new),
@@ -212,8 +221,10 @@ class LedgerStore(GenerationStore):
         self, output_table: str | None = None, generation: str | None = None
     ) -> tuple[Run, ...]:
         """See `mlbatch.sink.Ledger.runs`."""
-        query = select(RUN).order_by(RUN.c.created_at.desc(), RUN.c.run_no.desc())
+        query = select(RUN).order_by(RUN.c.created_at.desc())
         if output_table is not None:
+            # By number: a clock that was set back would bring an older run to the front.
+            query = select(RUN).order_by(RUN.c.run_no.desc())
             query = query.where(RUN.c.output_table == output_table)
         if generation is not None:
             query = query.where(RUN.c.generation == generation)
@@ -279,12 +290,11 @@ class LedgerStore(GenerationStore):
         """See `mlbatch.sink.Ledger.holder`."""
         query = select(LEASE).where(LEASE.c.output_table == output_table)
         with self._database.reading() as connection:
-            held = _first(connection, query)
+            held = connection.execute(query).mappings().first()
         if held is None or held["owner_id"] == _FREE:
             return None
-        alive = held["heartbeat_at"] + timedelta(seconds=held["ttl_seconds"]) > self._database.now()
         owner = _owner(held)
-        return owner if alive and not is_surely_dead(owner) else None
+        return owner if self._has_beaten(held) and not is_surely_dead(owner) else None
 
 
 _COUNTERS = ("done", "written", "deleted", "quarantined", "filtered", "checksum")
@@ -319,10 +329,6 @@ def _run(row: RowMapping) -> Run:
     return Run(new=new, state=RunState(row["state"]), **rest)
 
 
-def _first(connection: Connection, query: Select[Any]) -> RowMapping | None:
-    return connection.execute(query).mappings().first()
-
-
 def _read(connection: Connection, run_id: str) -> Run:
     return _run(connection.execute(select(RUN).where(RUN.c.run_id == run_id)).mappings().one())
 
@@ -347,18 +353,22 @@ def _leave(connection: Connection, run: Run, values: Mapping[str, object], epoch
     connection.execute(update(PART).where(PART.c.run_id == run.run_id).values(epoch=epoch))
 
 
-def _put_lease(connection: Connection, lease: Lease, now: datetime, *, exists: bool) -> None:
-    values = asdict(lease.owner) | {
+def _owned(lease: Lease, now: datetime) -> dict[str, object]:
+    return asdict(lease.owner) | {
         "job": lease.job,
         "epoch": lease.epoch,
         "heartbeat_at": now,
         "ttl_seconds": LEASE_SECONDS,
     }
-    if exists:
-        key = LEASE.c.output_table == lease.table
-        connection.execute(update(LEASE).where(key).values(**values))
-    else:
-        connection.execute(insert(LEASE).values(output_table=lease.table, **values))
+
+
+def _make_free(connection: Connection, lease: Lease, now: datetime) -> None:
+    """A row to lock, in a transaction of its own: of many first starts at once, one inserts it."""
+    row = select(LEASE.c.job).where(LEASE.c.output_table == lease.table)
+    if connection.scalar(row) is None:
+        values = _owned(lease, now) | {"output_table": lease.table, "owner_id": _FREE}
+        with suppress(IntegrityError):
+            connection.execute(insert(LEASE).values(values))
 
 
 def _fence(connection: Connection, lease: Lease, epoch: int) -> None:

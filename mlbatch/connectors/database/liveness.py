@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import socket
+from contextlib import suppress
 from pathlib import Path
 
 from mlbatch.ledger import Owner
@@ -12,12 +14,13 @@ from mlbatch.ledger import Owner
 def this_process(owner_id: str) -> Owner:
     """This process, as an owner of leases."""
     pid = os.getpid()
-    return Owner(owner_id, socket.gethostname(), pid, _started_at(pid))
+    return Owner(owner_id, socket.gethostname(), pid, f"{_started_at(pid)}@{_world()}")
 
 
 def is_surely_dead(owner: Owner) -> bool:
     """True only where this very machine says so; a mistake is harmless, the fence holds anyway."""
-    if owner.host != socket.gethostname():
+    started_at, _, world = owner.started_at.partition("@")
+    if owner.host != socket.gethostname() or world not in ("", _world()):
         return False
     try:
         os.kill(owner.pid, 0)
@@ -25,7 +28,16 @@ def is_surely_dead(owner: Owner) -> bool:
         return True
     except PermissionError:
         return False
-    return _started_at(owner.pid) != owner.started_at or _is_zombie(owner.pid)
+    return _started_at(owner.pid) != started_at or _is_zombie(owner.pid)
+
+
+def _world() -> str:
+    """Where our process ids mean something: machines and containers may have one name in common."""
+    told = ""
+    with suppress(OSError):
+        told = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")
+        told += str(Path("/proc/self/ns/pid").readlink())
+    return hashlib.sha256(told.encode()).hexdigest()[:12]
 
 
 def _fields(pid: int) -> list[str]:

@@ -21,13 +21,18 @@ LOAD_CHUNK_BYTES = 1 << 19
 """Half of the smallest max_allowed_packet that is met: a longer packet ends the connection."""
 
 # ANSI_QUOTES lets one quoting of identifiers serve every database. A short wait_timeout makes the
-# server end the open transaction of a worker that sleeps, which would block its successor.
+# server end the open transaction of a worker that sleeps, which would block its successor. Readers
+# wait behind whoever waits for a table's lock, so nobody does so for long.
 _SESSION = (
     "SET SESSION sql_mode = 'ANSI_QUOTES,STRICT_TRANS_TABLES,STRICT_ALL_TABLES,"
     "NO_ZERO_IN_DATE,NO_ZERO_DATE,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION'"
     ", time_zone = '+00:00', wait_timeout = 30, innodb_lock_wait_timeout = 5"
+    ", lock_wait_timeout = 5"
+    # Else servers may be told to keep warnings to themselves, to cut answers short, or to chain commits.
+    ", max_error_count = 64, sql_notes = 1, sql_select_limit = 18446744073709551615"
+    ", sql_big_selects = 1, sql_quote_show_create = 1, completion_type = 0"
 )
-_ISOLATION = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED"
+_ISOLATION = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +86,16 @@ class _LoadingResult(MySQLResult):  # type: ignore[misc]
         self._read_ok_packet(connection._read_packet())  # noqa: SLF001
 
 
-def connect(address: MysqlAddress, **options: Any) -> LoadingConnection:  # noqa: ANN401
+def connect(
+    address: MysqlAddress,
+    *,
+    answer_seconds: float | None = None,
+    **options: Any,  # noqa: ANN401
+) -> LoadingConnection:
     """A new connection, outside any transaction, with the session settings of the protocol.
 
-    Raises `pymysql.err.Error` as it comes; callers translate.
+    A statement may take ``answer_seconds``, or `ANSWER_SECONDS`. Raises `pymysql.err.Error` as it
+    comes; callers translate.
     """
     tls: dict[str, Any] = {"ssl_disabled": True}
     if address.verify_tls:
@@ -98,7 +109,7 @@ def connect(address: MysqlAddress, **options: Any) -> LoadingConnection:  # noqa
         charset="utf8mb4",
         autocommit=True,
         connect_timeout=CONNECT_SECONDS,
-        read_timeout=ANSWER_SECONDS,
+        read_timeout=answer_seconds or ANSWER_SECONDS,
         write_timeout=ANSWER_SECONDS,
         local_infile=address.local_infile,
         program_name="mlbatch",
@@ -110,14 +121,16 @@ def connect(address: MysqlAddress, **options: Any) -> LoadingConnection:  # noqa
     return connection
 
 
-def connect_to_writer(address: MysqlAddress) -> LoadingConnection:
+def connect_to_writer(address: MysqlAddress, **options: Any) -> LoadingConnection:  # noqa: ANN401
     """As `connect`; a server that only reads raises TemporaryError."""
-    connection = connect(address)
-    # After a fail-over the name may still lead to the demoted writer.
-    if scalar(connection, "SELECT @@innodb_read_only"):
-        connection.close()
-        message = f"{address} is a reader"
-        raise TemporaryError(message, hint="name the cluster's writer endpoint in sink.host")
+    connection = connect(address, **options)
+    # After a fail-over the name may still lead to the demoted writer. `read_only` alone does not
+    # stop a user with more rights, whose rows would be lost with that server.
+    for setting in ("@@innodb_read_only", "@@read_only"):
+        if scalar(connection, f"SELECT {setting}") not in (0, "OFF"):
+            connection.close()
+            message = f"{address} is a reader: it is read-only"
+            raise TemporaryError(message, hint="name the cluster's writer endpoint in sink.host")
     return connection
 
 

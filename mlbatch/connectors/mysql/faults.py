@@ -19,6 +19,9 @@ LOST = frozenset({0, 1053, 1152, 1158, 1159, 1160, 1161, 1317, 1927, 2006, 2013,
 READ_ONLY = frozenset({1290, 1792, 1836, 1874})
 UNREACHABLE = frozenset({1040, 1129, 1203, 1226, 2002, 2003, 2005, 2012})
 _FULL = frozenset({1021, 1030, 1041, 1114, 1037, 1038})
+UNDONE = frozenset({1180, 1206, 1637, 1969, 3024, 3101})
+"""A COMMIT that failed, no room for locks or transactions, a limit of the statement's time, a veto of
+the replication: the position says what became of the batch, and the same may go through now."""
 _RETIRED = 1020  # "Record has changed since last read", MariaDB's snapshot isolation
 
 _TLS = 2026
@@ -56,7 +59,7 @@ def is_passing(error: BaseException) -> bool:
         return isinstance(error, OSError)
     if isinstance(error, pymysql.err.InterfaceError):
         return True
-    return number(error) in ROLLED_BACK | LOST | READ_ONLY | UNREACHABLE | {_RETIRED}
+    return number(error) in ROLLED_BACK | LOST | READ_ONLY | UNREACHABLE | UNDONE | {_RETIRED}
 
 
 def is_lock_wait(error: BaseException) -> bool:

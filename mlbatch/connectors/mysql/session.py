@@ -29,9 +29,9 @@ from mlbatch.connectors.mysql.address import (
 from mlbatch.connectors.mysql.faults import is_passing, translate
 from mlbatch.connectors.mysql.statements import Way
 from mlbatch.connectors.mysql.text import load_text, value_lists
-from mlbatch.errors import Fenced, MlbatchError, RunFailed, TemporaryError
+from mlbatch.errors import Fenced, MlbatchError, RunFailed, SettingsError, TemporaryError
 from mlbatch.failpoint import reach
-from mlbatch.ledger import BatchCommit, PartState, Run, taken_over
+from mlbatch.ledger import BatchCommit, PartState, Run, moved, taken_over
 from mlbatch.table import OutputTable
 from mlbatch.throttle import Pressure
 
@@ -85,15 +85,17 @@ class MysqlPartSession:
         """See `mlbatch.sink.PartSession.pressure`; what is lost here, the next commit finds out."""
         try:
             connection = self._connected()
-            lag = scalar(connection, self._lag_query) if self._lag_query else None
+            lag = _lag(connection, self._lag_query) if self._lag_query else None
             with closing(connection.cursor()) as cursor:
                 cursor.execute(statements.THREADS_RUNNING)
                 threads = int(cursor.fetchone()[1])
             connection.commit()
-        except (pymysql.err.Error, OSError, TemporaryError):
+        except (pymysql.err.Error, OSError, TemporaryError) as error:
             self.close()
-            return Pressure()
-        return Pressure(None if lag is None else float(lag), threads)
+            if isinstance(error, TemporaryError) or is_passing(error):
+                return Pressure()
+            raise translate(error, self._address) from error
+        return Pressure(lag, threads)
 
     def _patiently(self, work: Callable[[int], Result]) -> Result:
         """Call ``work(attempt)`` until it comes through, on a new connection each time it is lost."""
@@ -168,8 +170,9 @@ class MysqlPartSession:
 
     def _move(self, connection: LoadingConnection, batch: BatchCommit) -> None:
         with closing(connection.cursor()) as cursor:
-            if cursor.execute(statements.MOVE, move_values(self._run, batch)) != 1:
-                raise self._fenced(batch.part_number)
+            if cursor.execute(statements.MOVE, move_values(self._run, batch)) == 1:
+                return
+        raise moved(self._run, batch, self._part(connection, batch.part_number)["done"])
 
     def _write(self, connection: LoadingConnection, batch: BatchCommit) -> None:
         if not batch.upserts.num_rows:
@@ -204,6 +207,18 @@ class MysqlPartSession:
 
     def _fenced(self, part_number: int) -> Fenced:
         return taken_over(f"part {part_number} of run {self._run.run_id}")
+
+
+def _lag(connection: LoadingConnection, query: str) -> float | None:
+    """What ``query`` says; one that cannot be asked is a mistake, not the absence of lag."""
+    try:
+        lag = scalar(connection, query)
+        return None if lag is None else float(lag)
+    except (pymysql.err.Error, ValueError, TypeError) as error:
+        if isinstance(error, pymysql.err.Error) and is_passing(error):
+            raise
+        message = f"sink.lag_query tells no seconds: {error}"
+        raise SettingsError(message, hint="it must be a SELECT of one number") from error
 
 
 def way_into(connection: LoadingConnection, address: MysqlAddress, table: OutputTable) -> Way:

@@ -34,6 +34,8 @@ from mlbatch.table import OutputTable
 FETCH_ROWS = 10_000
 POOL_SECONDS = 20
 """Pooled connections are younger than the session's wait_timeout."""
+ADD_UP_SECONDS = 1_800.0
+"""The end of a run reads its whole table, which may take minutes where it is large."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +114,7 @@ class MysqlSink:
         """See `mlbatch.sink.Sink.checksum`; the server adds up, no row is read back."""
         with (
             translated(self.address),
-            closing(connect(self.address)) as connection,
+            closing(connect_to_writer(self.address, answer_seconds=ADD_UP_SECONDS)) as connection,
             closing(connection.cursor()) as cursor,
         ):
             cursor.execute(statements.checksum(table), (run_no,))
