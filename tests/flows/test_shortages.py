@@ -225,7 +225,7 @@ import pickle
 from toy.harness import ToyHarness
 from toy.job import Toy
 sink = pickle.loads({sink!r})
-harness = ToyHarness(Toy, folder, part_rows=10_000, workers={workers}, sink=sink)
+harness = ToyHarness(Toy, folder, part_rows=10_000, workers=2, sink=sink)
 harness._predictor = Obedient()
 """
 
@@ -246,8 +246,7 @@ def on_mysql(folder, sink):
     return made
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_a_full_disk_under_mysql(tmp_path, full_server, workers):
+def test_a_full_disk_under_mysql(tmp_path, full_server):
     password = FixedPassword(full_server.password)
     address = MysqlAddress(
         full_server.host, full_server.port, full_server.database, full_server.user, password,
@@ -255,7 +254,7 @@ def test_a_full_disk_under_mysql(tmp_path, full_server, workers):
     )  # fmt: skip
     sink = MysqlSink(address)
     harness = on_mysql(tmp_path, sink).given_model(Obedient()).notes(notes(MANY))
-    code, told = run(tmp_path, more=ON_MYSQL.format(sink=pickle.dumps(sink), workers=workers))
+    code, told = run(tmp_path, more=ON_MYSQL.format(sink=pickle.dumps(sink)))
     is_clean(code, told, "The table 'mood' is full")
     (left,) = sink.ledger().runs("mood")
     assert f"of toy's run {left.run_id} in mood: 1114" in told

@@ -394,4 +394,9 @@ MUTANTS = (
            '_FORGET = "DELETE FROM mlbatch_connection WHERE output_table = %s AND generation = %s"',
            '_FORGET = "DELETE FROM mlbatch_connection WHERE output_table = %s OR generation = %s"',
            f"{AT_TAKE_OVER}::test_other_tables_are_left_alone"),
+    Mutant("a full server ends a run for good", "mlbatch/connectors/mysql/faults.py",
+           "if code in _FULL:", "if False:", "tests/unit/test_refusals.py"),
+    Mutant("a full disk under a training does not say where", "mlbatch/extraction.py",
+           "if shortage is None:", "if True:",
+           f"{SHORT}::test_no_room_for_the_features_of_a_training"),
 )  # fmt: skip
