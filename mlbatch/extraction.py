@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +21,7 @@ from pyarrow import ipc
 from scipy.sparse import csr_matrix, issparse
 
 from mlbatch.engine import PartOutcome, PartTask, WorkerDied
-from mlbatch.errors import RunFailed
+from mlbatch.errors import OutOfResources, RunFailed, out_of_resources
 from mlbatch.fitting import LabelledBatch
 from mlbatch.overlap import read_ahead
 
@@ -67,7 +68,8 @@ def extract(
 ) -> Extracted:
     """Make the features of every part into ``folder``, which must exist; a worker, a part at a time.
 
-    Raises RunFailed naming the part whose worker was killed.
+    Raises RunFailed naming the part whose worker was killed, OutOfResources naming the part and the
+    folder where the disk is full.
     """
     share = limit_bytes // max(snapshot.rows, 1)
     work = ExtractPart(rows, snapshot.parts, folder, share)
@@ -100,9 +102,23 @@ class ExtractPart:
         part = self.parts[task.part_number]
         left_out: Counter[str] = Counter()
         batches = self.rows.features(part, left_out)
-        write_features(_path(self.folder, part), batches, self.bytes_per_row * part.rows)
-        _notes(self.folder, part).write_text(json.dumps(left_out), encoding="utf-8")
+        with _room_for(part, self.folder):
+            write_features(_path(self.folder, part), batches, self.bytes_per_row * part.rows)
+            _notes(self.folder, part).write_text(json.dumps(left_out), encoding="utf-8")
         return PartOutcome(task.part_number, {})
+
+
+@contextmanager
+def _room_for(part: Part, folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        shortage = out_of_resources(error)
+        if shortage is None:
+            raise
+        message = f"the features of part {part.number} do not fit into {folder}: {shortage.message}"
+        hint = "make room there, or lower the job's cache_megabytes; then train again"
+        raise OutOfResources(message, hint=hint) from error
 
 
 def _path(folder: Path, part: Part) -> Path:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
-from toy.harness import ToyHarness, notes
+from toy.harness import ToyHarness, note, notes
 from toy.job import Toy
 from toy.model import Obedient
 
+from mlbatch.connectors.mysql.address import MysqlAddress, connect, scalar
+from mlbatch.connectors.mysql.sink import MysqlSink
+from mlbatch.connectors.password import FixedPassword
 from mlbatch.connectors.sqlite import SqliteSink
-from mlbatch.errors import ExitCode
+from mlbatch.devstack.mariadb import find_program, private_mariadb
+from mlbatch.errors import ExitCode, UsageError
 from mlbatch.ledger import RunState
 from mlbatch.repair import reconcile
 
@@ -219,3 +225,121 @@ def test_a_worker_whose_model_does_not_fit_into_memory(harness, tmp_path):
     )  # fmt: skip
     is_clean(code, told, "memory is used up")
     goes_on(harness, tmp_path, rows_before=200)
+
+
+# All tables lie in one file, which may not grow beyond what its server allows.
+ONE_FILE = "--innodb-file-per-table=0"
+FULL = "--innodb-data-file-path=ibdata1:12M:autoextend:max:16M"
+ROOMY = "--innodb-data-file-path=ibdata1:12M:autoextend"
+MANY = 60_000
+ON_MYSQL = """
+import pickle
+from toy.harness import ToyHarness
+from toy.job import Toy
+sink = pickle.loads({sink!r})
+harness = ToyHarness(Toy, folder, part_rows=10_000, workers=2, sink=sink)
+harness._predictor = Obedient()
+"""
+
+
+@pytest.fixture
+def full_server(tmp_path):
+    try:
+        find_program("mariadbd")
+    except UsageError as error:
+        pytest.skip(f"{error.message}; {error.hint}")
+    with private_mariadb(tmp_path / "mysql", options=(ONE_FILE, FULL)) as server:
+        yield server
+
+
+def on_mysql(folder, sink):
+    made = ToyHarness(Toy, folder, part_rows=10_000, sink=sink)
+    made._predictor = Obedient()
+    return made
+
+
+def test_a_full_disk_under_mysql(tmp_path, full_server):
+    password = FixedPassword(full_server.password)
+    address = MysqlAddress(
+        full_server.host, full_server.port, full_server.database, full_server.user, password,
+        verify_tls=False,
+    )  # fmt: skip
+    sink = MysqlSink(address)
+    harness = on_mysql(tmp_path, sink).given_model(Obedient()).notes(notes(MANY))
+    code, told = run(tmp_path, more=ON_MYSQL.format(sink=pickle.dumps(sink)))
+    is_clean(code, told, "The table 'mood' is full")
+    (left,) = sink.ledger().runs("mood")
+    assert f"of toy's run {left.run_id} in mood: 1114" in told
+    assert "has no room for part " in told
+    done = sum(part.done for part in sink.ledger().parts(left.run_id))
+    assert 0 < done < MANY
+    # What is counted is there, and nothing else is.
+    with closing(connect(address)) as connection:
+        assert scalar(connection, "SELECT COUNT(*) FROM mood") == done
+
+    full_server.kill()
+    full_server.options = (ONE_FILE, ROOMY)
+    full_server.restart()
+    ended = harness.infer()
+    assert (ended.run.run_id, ended.run.state) == (left.run_id, RunState.DONE)
+    (tmp_path / "other").mkdir()
+    other = on_mysql(tmp_path / "other", SqliteSink(tmp_path / "other" / "outputs.db"))
+    other.given_model(Obedient()).notes(notes(MANY)).infer()
+    found, wanted = (made.tools.sink.rows(Toy.output.table).read_all() for made in (harness, other))
+    assert found.equals(wanted)
+
+
+def taught(folder):
+    """Labelled notes, in parts of a hundred."""
+    harness = harness_in(folder, folder)
+    harness._predictor = None
+    texts = ("bad sad", "good fine")
+    harness.notes([note(n, f"{texts[n % 2]} {n}", minutes=n) for n in range(400)])
+    labels = [{"note_id": n, "label": ("bad", "good")[n % 2]} for n in range(400)]
+    return harness.given("moods", labels, key="note_id")
+
+
+TRAINING = """
+from dataclasses import replace
+from mlbatch import training
+from toy.job import Toy
+harness._predictor = None
+tools, extract = replace(harness.tools, models=Path({models!r})), training.extract
+
+def in_a_small_place(*given):
+    {limit}
+    return extract(*given)
+
+training.extract = in_a_small_place
+"""
+
+
+def trained(folder, models, *, limit, workers=1):
+    more = TRAINING.format(models=str(models), limit=limit)
+    return run(folder, more=more, workers=workers, work="training.train(Toy, tools) and 0")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_no_room_for_the_features_of_a_training(tmp_path, workers):
+    harness, models = taught(tmp_path), tmp_path / "models"
+    code, told = trained(tmp_path, models, limit="files_up_to(1_000)", workers=workers)
+    is_clean(code, told, "File too large", "larger than this process may write")
+    assert "the features of part " in told
+    assert f"do not fit into {models}/toy-features-" in told
+    # Nothing is left behind, and nothing was registered.
+    assert list(models.iterdir()) == []
+    assert harness.tools.tracking.resolve("toy", "1") is None
+    assert harness.train().version.version == 1
+
+
+def test_a_full_disk_under_the_features_of_a_training(tmp_path, small_disk):
+    harness = taught(tmp_path)
+    filler = small_disk / "filler"
+    fill = f"Path({str(filler)!r}).write_bytes(bytes((1 << 20) - 16384))"
+    code, told = trained(tmp_path, small_disk, limit=fill)
+    is_clean(code, told, "the disk is full")
+    assert f"do not fit into {small_disk}/toy-features-" in told
+    filler.unlink()
+    assert list(small_disk.iterdir()) == []
+    assert trained(tmp_path, small_disk, limit="pass")[0] == 0
+    assert harness.tools.tracking.resolve("toy", "1").version == 1

@@ -2,277 +2,92 @@
 
 Each mutant is a change of text in a copy of the project. The named tests pass on the copy as it is,
 and must fail on the mutant; one that survives, or whose text is no longer there, makes the program
-fail.
+fail. ``python -m proof.mutants swapping "the watermark"`` tries those whose name, file or tests have
+one of these words in them.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
+import random
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
+
+from mlbatch.devstack.mariadb import private_mariadb
+from proof.mutations import MUTANTS, Mutant
 
 COPIES = 2
 """Mutants that are tried at once."""
 ROOT = Path(__file__).parents[2]
 COPIED = ("mlbatch", "tests", "jobs", "feature_store", "sample", "pyproject.toml", "mlbatch.toml")
-SINK = "tests/seams/test_sink.py"
-MYSQL = "tests/seams/test_mysql.py"
-RESUME = "tests/flows/test_resume.py"
-INFER = "tests/flows/test_inference.py"
-STORAGE = "tests/seams/test_storage.py"
-SNAPSHOT = "tests/unit/test_snapshot.py"
-OLDER = f"{SINK}::test_a_commit_of_an_older_epoch_changes_nothing"
-ELSEWHERE = f"{SINK}::test_a_commit_at_another_position_changes_nothing"
-TAKE_OVER = f"{SINK}::test_every_take_over_fences"
-LOST = f"{MYSQL}::test_a_lost_connection_loses_nothing_and_repeats_nothing"
-REPLACED = "test_an_object_that_was_replaced_is_refused"
-
-
-@dataclass(frozen=True, slots=True)
-class Mutant:
-    """One thing broken."""
-
-    name: str
-    file: str
-    old: str
-    new: str
-    tests: str
-
-
-NURSING = "tests/unit/test_nurse.py"
-AT_TAKE_OVER = "tests/seams/test_mysql_takeover.py"
-NOT_SURE = f"{AT_TAKE_OVER}::test_a_connection_that_is_not_surely_the_recorded_one_is_left_alone"
-SHORT = "tests/flows/test_shortages.py"
-NURSE, ENDING = "mlbatch/nurse.py", "mlbatch/connectors/mysql/takeover.py"
-SQLITE = "mlbatch/connectors/sqlite.py"
-SESSION = "mlbatch/connectors/mysql/session.py"
-STATEMENTS = "mlbatch/connectors/mysql/statements.py"
-STORE = "mlbatch/connectors/database/ledger_store.py"
-FENCE = "AND part_no = :part_no AND epoch = :epoch AND done = :low"
-MUTANTS = (
-    Mutant("no epoch in the compare, SQLite", SQLITE, FENCE,
-           "AND part_no = :part_no AND done = :low", OLDER),
-    Mutant("no position in the compare, SQLite", SQLITE, FENCE,
-           "AND part_no = :part_no AND epoch = :epoch", ELSEWHERE),
-    Mutant("no epoch in the compare, MySQL", STATEMENTS,
-           "AND epoch = %(epoch)s AND done = %(low)s", "AND done = %(low)s", OLDER),
-    Mutant("no position in the compare, MySQL", STATEMENTS,
-           "AND epoch = %(epoch)s AND done = %(low)s", "AND epoch = %(epoch)s", ELSEWHERE),
-    Mutant("an unknown commit is repeated blindly", SESSION,
-           "if attempt > 1 and", "if attempt > 99 and", LOST),
-    Mutant("an unknown commit is believed", SESSION,
-           '["done"] >= batch.high', '["done"] >= batch.low', LOST),
-    Mutant("warnings of LOAD DATA are passed over", SESSION,
-           "if not cursor.warning_count:", "if True:",
-           f"{MYSQL}::test_a_value_that_would_be_rounded_is_refused_by_either_way"),
-    Mutant("a lost connection ends the run", SESSION,
-           "if is_passing(error):", "if False:", LOST),
-    Mutant("rows are loaded although a trigger is there", SESSION,
-           "(statements.TRIGGERS, statements.CHILDREN)", "(statements.CHILDREN,)",
-           f"{MYSQL}::test_the_way_follows_server_settings_and_table"),
-    Mutant("keys are padded", "mlbatch/connectors/database/tables.py",
-           "utf8mb4_nopad_bin", "utf8mb4_bin",
-           f"{MYSQL}::test_keys_that_differ_in_case_accent_or_space_are_different"),
-    Mutant("take-over fences nothing", STORE,
-           "            _fence(connection, lease, epoch)\n        return lease",
-           "        return lease", TAKE_OVER),
-    Mutant("release fences nothing", STORE,
-           "                _fence(connection, lease, epoch)\n\n    def create",
-           "                pass\n\n    def create", TAKE_OVER),
-    Mutant("a run's state is not compared", STORE,
-           ", RUN.c.state == run.state.value", "",
-           f"{SINK}::test_adopting_is_done_once"),
-    Mutant("a run's epoch is not compared", STORE,
-           ", RUN.c.epoch == run.epoch", "", SINK),
-    Mutant("a live owner is disturbed", STORE,
-           "if self._has_beaten(held):\n", "if not self._has_beaten(held):\n",
-           f"{RESUME}::test_a_live_owner_is_not_disturbed"),
-    Mutant("a part that a fail-over took back counts as through", "mlbatch/inference.py",
-           "    check_through(run, ledger.parts(run.run_id))\n", "",
-           "tests/flows/test_failover.py::test_a_part_that_was_through_is_not_taken_for_a_defect"),
-    Mutant("a sign of life from the future counts", STORE,
-           'abs(self._database.now() - held["heartbeat_at"])',
-           '(self._database.now() - held["heartbeat_at"])',
-           f"{SINK}::test_a_clock_that_was_set_back_keeps_no_lease_for_the_dead"),
-    Mutant("the clock says which run is the newest", STORE,
-           "order_by(RUN.c.run_no.desc())\n            query", "order_by(RUN.c.created_at.desc())\n            query",
-           f"{SINK}::test_a_clock_that_was_set_back_makes_no_old_run_the_newest"),
-    Mutant("any heartbeat counts", STORE,
-           ", LEASE.c.epoch == lease.epoch)\n                .values(heartbeat_at",
-           ")\n                .values(heartbeat_at",
-           f"{SINK}::test_a_heartbeat_tells_whose_the_lease_is"),
-    Mutant("the lease stays after the end", STORE,
-           "_free(connection, new.output_table, new.generation, run.epoch, epoch)\n            return",
-           "return", f"{SINK}::test_finishing_moves_the_watermark_and_frees_the_lease"),
-    Mutant("conservation is not checked", "mlbatch/ledger.py",
-           "if not part.is_complete or accounted != part.rows_expected:", "if False:",
-           "tests/unit/test_ledger.py"),
-    Mutant("a batch may lose rows", "mlbatch/ledger.py",
-           "if accounted != self.high - self.low:", "if False:", "tests/unit/test_ledger.py"),
-    Mutant("the table is not compared with the ledger", "mlbatch/inference.py",
-           "if rows != totals.written or found != totals.checksum:", "if False:",
-           f"{INFER}::test_a_row_that_somebody_else_wrote_is_found"),
-    Mutant("the watermark passes the frozen instant", "mlbatch/inference.py",
-           "moved = advance(mark, run.new.watermark_high, run.highest_cursor)",
-           "moved = advance(mark, run.highest_cursor or run.new.watermark_high,"
-           " run.highest_cursor)",
-           f"{INFER}::test_a_row_that_changes_all_the_time_is_still_scored"),
-    Mutant("a sleeper takes another's epoch for its own", "mlbatch/inference.py",
-           "if found is None or found.epoch != run.epoch:", "if found is None:",
-           f"{RESUME}::test_a_sleeper_that_wakes_after_its_last_batch_leaves_the_end_to_the_other"),
-    Mutant("a repair moves the watermark", "mlbatch/inference.py",
-           "if run.new.kind is not RunKind.REPAIR:", "if True:",
-           "tests/flows/test_repair.py::test_a_repair_does_not_pass_over_what_it_did_not_read"),
-    Mutant("the window leaves its first instant out", "mlbatch/query.py",
-           "exp.GTE(this=_column(cursor)", "exp.GT(this=_column(cursor)",
-           "tests/unit/test_query.py"),
-    Mutant("a replaced part is read", "mlbatch/connectors/folder.py",
-           "if self.stat(uri).etag != etag:", "if False:", f"{STORAGE}::{REPLACED}"),
-    Mutant("a replaced object is read", "mlbatch/connectors/s3.py",
-           "**self._place(uri), IfMatch=etag, **more", "**self._place(uri), **more",
-           f"{STORAGE}::{REPLACED}"),
-    Mutant("manifest and warehouse may differ", "mlbatch/unloading.py",
-           "if promised != unloaded.rows:", "if False:", SNAPSHOT),
-    Mutant("footers are believed", "mlbatch/unloading.py",
-           "if rows != entry.rows:", "if False:", SNAPSHOT),
-    Mutant("quarantined rows keep their prediction", "mlbatch/scoring.py",
-           "gone[list(faults)] = True", "pass",
-           f"{INFER}::test_a_row_that_turns_bad_loses_its_old_prediction"),
-    Mutant("a done slot is done again", "mlbatch/planner.py",
-           "    if request.slot is None:\n        return None\n    return next(",
-           "    if True:\n        return None\n    return next(",
-           "tests/unit/test_planner.py"),
-    Mutant("model files are believed", "mlbatch/connectors/skops_file.py",
-           "or _sha256(file) != registered", "", "tests/unit/test_learning.py::test_85_a_changed_file_is_refused"),
-    Mutant("reconcile removes any number of rows", "mlbatch/repair.py",
-           "if found.gone.count > limit:", "if False:",
-           "tests/flows/test_repair.py"
-           "::test_rows_that_vanished_lose_their_prediction_but_not_too_many"),
-    Mutant("the position moves after the rows, SQLite", SQLITE,
-           '            self._move(batch)\n            reach("after_move")\n'
-           "            self._connection.executemany(self._upsert, _tuples(batch.upserts))\n",
-           "            self._connection.executemany(self._upsert, _tuples(batch.upserts))\n"
-           "        with self._transaction():\n            self._move(batch)\n", ELSEWHERE),
-    Mutant("the position moves after the rows, MySQL", SESSION,
-           '            self._move(connection, batch)\n            reach("after_move")\n'
-           "            self._write(connection, batch)\n",
-           "            self._write(connection, batch)\n"
-           "        with self._transaction() as connection:\n"
-           "            self._move(connection, batch)\n", ELSEWHERE),
-    Mutant("a part's row is read without its lock", STATEMENTS,
-           "AND part_no = %s FOR UPDATE", "AND part_no = %s",
-           f"{MYSQL}::test_a_position_waits_for_what_an_older_connection_still_does"),
-    Mutant("take-over fences runs but not their parts", STORE,
-           "        connection.execute(update(PART).where(PART.c.run_id.in_(ids))"
-           ".values(epoch=epoch))\n", "",
-           f"{RESUME}::test_a_sleeper_that_wakes_after_a_take_over_writes_nothing"),
-    Mutant("take-over fences one run only", STORE,
-           ".order_by(RUN.c.run_id)).all()", ".order_by(RUN.c.run_id)).all()[:1]",
-           f"{SINK}::test_a_take_over_fences_every_unfinished_run_and_its_parts"),
-    Mutant("a run that is given up keeps its parts' epoch", STORE,
-           "    connection.execute(update(PART).where(PART.c.run_id == run.run_id)"
-           ".values(epoch=epoch))\n", "", f"{SINK} {INFER}"),
-    Mutant("a run is created without the lease", STORE,
-           "            _hold(connection, lease, new.run_id)\n", "", SINK),
-    Mutant("the watermark moves to the frozen instant, whatever was read", "mlbatch/window.py",
-           "reached = min(utc(frozen_high), utc(highest_cursor))", "reached = utc(frozen_high)",
-           "tests/unit/test_window.py"),
-    Mutant("the watermark goes back", "mlbatch/window.py",
-           "if current is not None and current.value >= reached:", "if False:",
-           "tests/unit/test_window.py"),
-    Mutant("the overlap is ignored", "mlbatch/window.py",
-           "since=self.value - overlap", "since=self.value", "tests/unit/test_window.py"),
-    Mutant("a delta always has an end", "mlbatch/planner.py",
-           "window(delta.overlap, until)", "window(delta.overlap, until or facts.now)",
-           "tests/unit/test_planner.py"),
-    Mutant("the sum of a run is not checked", "mlbatch/inference.py",
-           "totals = check_conservation(", "totals = Totals.of(",
-           f"{INFER}::test_a_row_that_is_counted_twice_is_found_at_the_end"),
-    Mutant("checksums are not compared", "mlbatch/inference.py",
-           "if rows != totals.written or found != totals.checksum:",
-           "if rows != totals.written:",
-           f"{INFER}::test_a_row_that_somebody_else_wrote_is_found"),
-    Mutant("a manifest's total is believed", "mlbatch/snapshot.py",
-           "if promised is not None and promised != counted:", "if False:", SNAPSHOT),
-    Mutant("lengths are believed", "mlbatch/unloading.py",
-           "if stored.bytes != entry.bytes:", "if False:", SNAPSHOT),
-    Mutant("a repeated key is unloaded twice", "mlbatch/inference.py",
-           "newest_of=view.key if probe.duplicates else None", "newest_of=None",
-           f"{INFER}::test_100_101_the_newest_row_of_a_repeated_key_wins_and_it_is_said"),
-    Mutant("a repeated key in a batch is written twice", "mlbatch/judging.py",
-           "row not in winners for row", "False for row", "tests/unit/test_judging.py"),
-    Mutant("deleted rows keep their prediction", "mlbatch/scoring.py",
-           "gone = dead.copy()", "gone = np.zeros_like(dead)",
-           f"{INFER}::test_deleted_rows_lose_their_prediction"),
-    Mutant("rows are not written in the order of their keys", "mlbatch/scoring.py",
-           'return batch.sort_by([(name, "ascending") for name in key])', "return batch",
-           f"{INFER}::test_rows_and_deletes_reach_the_sink_in_the_order_of_their_keys"),
-    Mutant("a model's card is believed", "mlbatch/connectors/skops_file.py",
-           "if _sha256(path) != digest:", "if False:",
-           "tests/unit/test_learning.py::test_85_a_changed_file_is_refused"),
-    Mutant("strikes are forgotten with the runner", NURSE,
-           "        self._ledger.strike(self._run, now)\n", "", NURSING),
-    Mutant("a part that kills is searched for ever", NURSE,
-           "if then.set_aside is not None and before.set_aside is not None:", "if False:", NURSING),
-    Mutant("a part that was given up is scored by the next run", NURSE,
-           "if strikes.given_up_from is not None:\n            return replace",
-           "if False:\n            return replace", NURSING),
-    Mutant("any number of parts may be set aside", NURSE,
-           "if not job.limits.allows_parts(len(aside), so_far.parts):", "if False:", NURSING),
-    Mutant("rows of a part that is set aside keep their prediction", "mlbatch/quarantine.py",
-           "deletes=sorted_by(batch.filter(pc.is_valid(told)), table.key)",
-           "deletes=batch.slice(0, 0)", NURSING),
-    Mutant("strikes are not fenced", STORE,
-           "if connection.scalar(epoch) != run.epoch:", "if False:",
-           "tests/flows/test_poison.py::test_strikes_are_kept_by_run_and_fenced"),
-    Mutant("connections are not on record", SESSION,
-           "            takeover.record(self._connection, self._run)\n", "",
-           f"{AT_TAKE_OVER}::test_what_an_orphan_holds_is_ended"),
-    Mutant("a live owner's connections are ended", ENDING,
-           "if holder is not None and holder.owner_id != owner.owner_id:", "if False:",
-           f"{AT_TAKE_OVER}::test_the_connections_of_a_live_owner_are_left_alone"),
-    Mutant("another server's ids are taken for this one's", ENDING,
-           "AND generation = %s AND server = {_SERVER}", "AND generation = %s", NOT_SURE),
-    Mutant("whoever has the id now is ended", ENDING,
-           'holds = scalar(connection, "SELECT IS_USED_LOCK(%s)", token) == number',
-           "holds = True", NOT_SURE),
-    Mutant("user and client of a connection are not compared", ENDING,
-           "and living[0][:2] == (user, client)", "", NOT_SURE),
-    Mutant("a connection that is older than its record is ended", ENDING,
-           "and living[0][2] <= age + 1", "", NOT_SURE),
-    Mutant("connections of other tables are ended", ENDING,
-           "WHERE output_table = %s AND generation = %s AND server",
-           "WHERE %s <> '' AND generation = %s AND server",
-           f"{AT_TAKE_OVER}::test_other_tables_are_left_alone"),
-    Mutant("a full disk ends a run for good", SQLITE,
-           "if _is_shortage(error, path):", "if False:",
-           f"{SHORT}::test_a_table_that_may_not_grow"),
-)  # fmt: skip
 
 
 def main() -> int:
-    """Try every mutant and print the table."""
-    with tempfile.TemporaryDirectory() as place, ThreadPoolExecutor(COPIES) as pool:
-        copies: SimpleQueue[Path] = SimpleQueue()
-        for number in range(COPIES):
-            copies.put(copy_project(Path(place).resolve() / str(number)))
-        check_copy(Path(place).resolve() / "0")
-        print("| broken | noticed by | outcome |")
-        print("|---|---|---|")
-        outcomes = []
-        for mutant, outcome in zip(MUTANTS, pool.map(partial(tried, copies), MUTANTS), strict=True):
+    """Try the mutants that are asked for, all by default, and print the table."""
+    parser = argparse.ArgumentParser(prog="python -m proof.mutants")
+    parser.add_argument(
+        "words", nargs="*", help="of a name, a file or a test; default: all mutants"
+    )
+    parser.add_argument("--shuffle", type=int, metavar="SEED", help="in this random order")
+    given = parser.parse_args()
+    mutants = chosen(given.words, given.shuffle)
+    with tempfile.TemporaryDirectory() as place, server(Path(place)):
+        outcomes = try_all(mutants, Path(place).resolve())
+    print(f"\n{outcomes.count('caught')} of {len(mutants)} mutants are caught.")
+    return int(not mutants or outcomes.count("caught") != len(mutants))
+
+
+def chosen(words: Sequence[str], seed: int | None = None) -> list[Mutant]:
+    """Mutants with one of ``words`` in their name, file or tests; all of them without words."""
+    found = [
+        mutant
+        for mutant in MUTANTS
+        if not words or any(w in f"{mutant.name}\n{mutant.file}\n{mutant.tests}" for w in words)
+    ]
+    if seed is not None:
+        random.Random(seed).shuffle(found)
+    return found
+
+
+@contextmanager
+def server(place: Path) -> Iterator[None]:
+    """One MariaDB for all test processes, each of which would wait for its own otherwise."""
+    if "MLBATCH_TEST_MYSQL" in os.environ:
+        yield
+        return
+    with private_mariadb(place / "mysql") as running:
+        told = (running.host, str(running.port), running.admin, running.admin_password)
+        os.environ["MLBATCH_TEST_MYSQL"] = ":".join(told)
+        try:
+            yield
+        finally:
+            del os.environ["MLBATCH_TEST_MYSQL"]
+
+
+def try_all(mutants: list[Mutant], place: Path) -> list[str]:
+    """The mutants' outcomes, printed as they come."""
+    copies: SimpleQueue[Path] = SimpleQueue()
+    for number in range(COPIES):
+        copies.put(copy_project(place / str(number)))
+    check_copy(place / "0", mutants)
+    print("| broken | noticed by | outcome |")
+    print("|---|---|---|")
+    outcomes = []
+    with ThreadPoolExecutor(COPIES) as pool:
+        for mutant, outcome in zip(mutants, pool.map(partial(tried, copies), mutants), strict=True):
             outcomes.append(outcome)
             tests = mutant.tests.replace("tests/", "")
             print(f"| {mutant.name} | `{tests}` | {outcome} |", flush=True)
-    print(f"\n{outcomes.count('caught')} of {len(MUTANTS)} mutants are caught.")
-    return int(outcomes.count("caught") != len(MUTANTS))
+    return outcomes
 
 
 def copy_project(copy: Path) -> Path:
@@ -284,13 +99,13 @@ def copy_project(copy: Path) -> Path:
     return copy
 
 
-def check_copy(copy: Path) -> None:
+def check_copy(copy: Path, mutants: list[Mutant]) -> None:
     """The copy is what is imported, and its tests pass: else a failure would prove nothing."""
     imported = "import mlbatch, toy; print(mlbatch.__file__, toy.__file__)"
     told = python(copy, "-c", imported).stdout.split()
     if len(told) != 2 or not all(Path(file).is_relative_to(copy) for file in told):
         sys.exit(f"not the copy in {copy} is imported, but {told}")
-    wanted = sorted({test for mutant in MUTANTS for test in mutant.tests.split()})
+    wanted = sorted({test for mutant in mutants for test in mutant.tests.split()})
     done = pytest(copy, wanted, seconds=1_800)
     if done.returncode or "skipped" in done.stdout:
         sys.exit(f"the tests must all run and pass without a mutant:\n{done.stdout[-3000:]}")
@@ -322,9 +137,10 @@ def tried_in(copy: Path, mutant: Mutant) -> str:
     return {0: "SURVIVED", 1: "caught"}.get(done.returncode, f"pytest ended with {done.returncode}")
 
 
-def pytest(copy: Path, tests: list[str], *, seconds: int = 300) -> subprocess.CompletedProcess[str]:
+def pytest(copy: Path, tests: list[str], *, seconds: int = 900) -> subprocess.CompletedProcess[str]:
     """Run ``tests`` of the copy up to the first failure."""
-    options = ("-m", "pytest", "-q", "-x", "-p", "no:cacheprovider")
+    # A test that hangs has noticed something, too.
+    options = ("-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--timeout=120")
     return python(copy, *options, *tests, seconds=seconds)
 
 

@@ -18,6 +18,7 @@ from sqlalchemy import inspect
 from toy.job import Mood
 
 from mlbatch import failpoint
+from mlbatch.connectors.database import ledger_store
 from mlbatch.connectors.database.generation_store import begin_switch
 from mlbatch.connectors.mysql import address as mysql_settings
 from mlbatch.connectors.mysql import sink as mysql_sink
@@ -189,6 +190,13 @@ def test_a_sleeper_of_the_old_generation_writes_nothing_into_the_new_one(ready):
     assert ready.ledger().runs("mood", "g1")[0].state is RunState.WRITING
 
 
+def test_a_lease_of_either_generation_is_free_for_others_once_it_is_given_back(ready):
+    free(ready, both(ready))
+    other = replace(ME, owner_id="other")
+    for generation in (None, "g2"):
+        assert ready.ledger().acquire("mood", "toy", other, 200, generation).owner == other
+
+
 def test_what_never_served_is_dropped(ready):
     ledger = ready.ledger()
     old, new = both(ready)
@@ -292,6 +300,23 @@ def test_readers_are_waited_for_and_then_nothing_has_changed(server, monkeypatch
         reader.commit()
     server.swap(*leases)
     assert versions(server) == {2}
+
+
+def test_a_switch_between_the_look_and_the_lease_is_noticed(server, monkeypatch):
+    """Else the lease would be that of a generation that no longer serves, under the declared name."""
+    first = ledger_store._first
+
+    def after_a_switch(connection, query):
+        monkeypatch.setattr(ledger_store, "_first", first)
+        leases = both(server)
+        server.swap(*leases)
+        free(server, leases)
+        return first(connection, query)
+
+    monkeypatch.setattr(ledger_store, "_first", after_a_switch)
+    with pytest.raises(Fenced, match="the lease of mood was taken over"):
+        server.ledger().acquire("mood", "toy", ME, 500)
+    assert server.ledger().acquire("mood", "toy", ME, 501).generation == "g2"
 
 
 def half_done(server, *renamed):

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from seams.test_sink import begin, commit, rows
+from seams.test_sink import ME, begin, commit, rows
 from toy.harness import ToyHarness, notes
 from toy.job import Mood, Toy
 from toy.model import Obedient
@@ -191,12 +191,39 @@ def test_the_connections_of_a_live_owner_are_left_alone(mysql_address, impatient
         ledger.acquire("mood", "toy", OTHER, 50)
 
 
-def test_other_tables_are_left_alone(mysql_address, impatient):
+@pytest.mark.parametrize("whose", [{"output_table": "other"}, {"generation": "g2"}])
+def test_other_tables_are_left_alone(mysql_address, impatient, whose):
     sink = MysqlSink(mysql_address)
     run, ledger, _ = begin(sink)
-    other = replace(run, new=replace(run.new, output_table="other"))
+    other = replace(run, new=replace(run.new, **whose))
     with inside_a_transaction(sink, other) as connection:
         orphan(sink)
         with pytest.raises(TemporaryError, match="1205"):
             ledger.acquire("mood", "toy", OTHER, 50)
+        assert lives(connection)
+        connection.rollback()
+        # And it stays on record, for whoever takes that table over.
+        ledger.acquire("mood", "toy", OTHER, 50)
+        assert scalar(connection, "SELECT COUNT(*) FROM mlbatch_connection") == 1
+
+
+@pytest.mark.parametrize(("generation", "orphaned"), [("g1", "%"), ("g2", "mood")])
+def test_whoever_waits_for_one_generation_ends_no_connection_of_another_or_of_a_live_owner(
+    mysql_address, impatient, generation, orphaned
+):
+    """The second generation is wanted: the worker is of the first, or its own owner is alive."""
+    sink = MysqlSink(mysql_address)
+    run, ledger, _ = begin(sink)
+    ledger.acquire("mood", "toy", ME, 77, "g2")
+    execute(
+        sink,
+        "UPDATE mlbatch_lease SET heartbeat_at = '2020-01-01'"
+        f" WHERE output_table LIKE '{orphaned}'",
+    )
+    worker = replace(run, new=replace(run.new, generation=generation))
+    with inside_a_transaction(sink, worker) as connection, closing(connect(sink.address)) as other:
+        other.begin()
+        other.query("SELECT * FROM mlbatch_lease WHERE output_table = 'mood__g2' FOR UPDATE")
+        with pytest.raises(TemporaryError, match="1205"):
+            ledger.acquire("mood", "toy", OTHER, 50, "g2")
         assert lives(connection)

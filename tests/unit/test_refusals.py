@@ -33,6 +33,7 @@ ADDRESS = MysqlAddress("db", 3306, "ml", "me", FixedPassword("hunter2"))
         (pymysql.err.InterfaceError(0, ""), TemporaryError, "does not answer"),
         (ConnectionResetError("reset"), TemporaryError, "does not answer: reset"),
         (pymysql.err.OperationalError(1114, "The table is full"), TemporaryError, "has no room"),
+        (pymysql.err.OperationalError(1021, "Disk full"), TemporaryError, "has no room"),
         (pymysql.err.ProgrammingError(1064, "syntax\nmore"), RunFailed, "1064 syntax"),
         (pymysql.err.Error(), TemporaryError, "does not answer"),
     ],

@@ -22,20 +22,19 @@ from mlbatch.connectors.database.generation_store import (
 )
 from mlbatch.connectors.database.liveness import is_surely_dead
 from mlbatch.connectors.database.part_rows import part_state
+from mlbatch.connectors.database.run_rows import new_values, run_of
 from mlbatch.connectors.database.tables import LEASE, PART, QUARANTINE, RUN, STRIKES, WATERMARK
 from mlbatch.errors import Busy, Fenced, UsageError
 from mlbatch.failpoint import reach
 from mlbatch.generation import beside
 from mlbatch.ledger import (
     Lease,
-    ModelPin,
     NewRun,
     Owner,
     PartState,
     Progress,
     QuarantinedRow,
     Run,
-    RunKind,
     RunState,
     Strikes,
     check_transition,
@@ -52,7 +51,6 @@ if TYPE_CHECKING:
 
 LEASE_SECONDS = 60
 _UNFINISHED = [s.value for s in RunState if not s.is_terminal]
-_PIN = {"model_name": "name", "model_version": "version", "model_digest": "digest"}
 _FREE = ""
 
 
@@ -126,7 +124,7 @@ class LedgerStore(GenerationStore):
             table = select(LEASE).where(LEASE.c.output_table == new.output_table)
             connection.execute(table.with_for_update()).all()
             _hold(connection, lease, new.run_id)
-            values = _new_values(new) | {
+            values = new_values(new) | {
                 **_numbers(connection, new),
                 "state": RunState.CREATED.value,
                 "epoch": lease.epoch,
@@ -229,7 +227,7 @@ class LedgerStore(GenerationStore):
         if generation is not None:
             query = query.where(RUN.c.generation == generation)
         with self._database.reading() as connection:
-            return tuple(_run(row) for row in connection.execute(query).mappings())
+            return tuple(run_of(row) for row in connection.execute(query).mappings())
 
     def parts(self, run_id: str) -> tuple[PartState, ...]:
         """See `mlbatch.sink.Ledger.parts`."""
@@ -300,12 +298,6 @@ class LedgerStore(GenerationStore):
 _COUNTERS = ("done", "written", "deleted", "quarantined", "filtered", "checksum")
 
 
-def _new_values(new: NewRun) -> dict[str, object]:
-    values = asdict(new)
-    pin = values.pop("model")
-    return values | {column: pin[name] for column, name in _PIN.items()} | {"kind": new.kind.value}
-
-
 def _numbers(connection: Connection, new: NewRun) -> dict[str, int]:
     last = connection.scalar(
         select(func.max(RUN.c.run_no)).where(RUN.c.output_table == new.output_table)
@@ -321,16 +313,8 @@ def _numbers(connection: Connection, new: NewRun) -> dict[str, int]:
     return {"run_no": (last or 0) + 1, "retry_no": same_slot or 0}
 
 
-def _run(row: RowMapping) -> Run:
-    pin = ModelPin(**{name: row[column] for column, name in _PIN.items()})
-    plain = {f.name: row[f.name] for f in fields(NewRun) if f.name not in ("model", "kind")}
-    new = NewRun(**plain, model=pin, kind=RunKind(row["kind"]))
-    rest = {f.name: row[f.name] for f in fields(Run) if f.name not in ("new", "state")}
-    return Run(new=new, state=RunState(row["state"]), **rest)
-
-
 def _read(connection: Connection, run_id: str) -> Run:
-    return _run(connection.execute(select(RUN).where(RUN.c.run_id == run_id)).mappings().one())
+    return run_of(connection.execute(select(RUN).where(RUN.c.run_id == run_id)).mappings().one())
 
 
 def _owner(row: RowMapping) -> Owner:

@@ -69,10 +69,13 @@ def is_lock_wait(error: BaseException) -> bool:
     return found is not None and number(found) == LOCK_WAIT
 
 
-def translate(error: BaseException, address: MysqlAddress) -> MlbatchError:
-    """One of ours, for an error of the driver or of SQLAlchemy around it."""
+def translate(error: BaseException, address: MysqlAddress, writing: str = "") -> MlbatchError:
+    """One of ours, for an error of the driver or of SQLAlchemy around it.
+
+    ``writing`` says, for people, what there was no room for.
+    """
     if isinstance(error, DBAPIError) and error.orig is not None:
-        return translate(error.orig, address)
+        return translate(error.orig, address, writing)
     code = number(error)
     said = " ".join(str(part) for part in error.args).splitlines()[0] if error.args else ""
     # A certificate that is refused comes under the number of a server that is away.
@@ -82,8 +85,9 @@ def translate(error: BaseException, address: MysqlAddress) -> MlbatchError:
     if is_passing(error):
         return TemporaryError(f"MySQL at {address} does not answer: {said}", hint=_RESUMES)
     if code in _FULL:
+        wanted = f" for {writing}" if writing else ""
         hint = f"make room on the server; {_RESUMES}"
-        return TemporaryError(f"MySQL at {address} has no room: {said}", hint=hint)
+        return TemporaryError(f"MySQL at {address} has no room{wanted}: {said}", hint=hint)
     hint = "nothing of the open batch was written; run again once the cause is mended"
     return RunFailed(f"MySQL at {address}: {said}", hint=hint)
 

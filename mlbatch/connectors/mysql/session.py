@@ -75,11 +75,13 @@ class MysqlPartSession:
 
     def position(self, part_number: int) -> PartState:
         """See `mlbatch.sink.PartSession.position`."""
-        return self._patiently(lambda _: self._read_position(part_number))
+        return self._patiently(lambda _: self._read_position(part_number), part_number)
 
     def commit(self, batch: BatchCommit) -> None:
         """See `mlbatch.sink.PartSession.commit`."""
-        self._patiently(lambda attempt: self._commit_unless_applied(batch, attempt))
+        self._patiently(
+            lambda attempt: self._commit_unless_applied(batch, attempt), batch.part_number
+        )
 
     def pressure(self) -> Pressure:
         """See `mlbatch.sink.PartSession.pressure`; what is lost here, the next commit finds out."""
@@ -97,13 +99,13 @@ class MysqlPartSession:
             raise translate(error, self._address) from error
         return Pressure(lag, threads)
 
-    def _patiently(self, work: Callable[[int], Result]) -> Result:
+    def _patiently(self, work: Callable[[int], Result], part_number: int) -> Result:
         """Call ``work(attempt)`` until it comes through, on a new connection each time it is lost."""
         try:
             for attempt in stamina.retry_context(
                 on=_AgainError, attempts=None, timeout=REDO_SECONDS, wait_max=5.0
             ):
-                with attempt, self._discarding():
+                with attempt, self._discarding(part_number):
                     return work(attempt.num)
         except _AgainError as error:
             cause = error.__cause__ or error
@@ -113,7 +115,7 @@ class MysqlPartSession:
         raise AssertionError  # the loop returns or raises
 
     @contextmanager
-    def _discarding(self) -> Iterator[None]:
+    def _discarding(self, part_number: int) -> Iterator[None]:
         """After any error the connection is closed, which rolls back, whatever state it was in."""
         try:
             yield
@@ -121,7 +123,9 @@ class MysqlPartSession:
             self.close()
             if is_passing(error):
                 raise _AgainError from error
-            raise translate(error, self._address) from error
+            new = self._run.new
+            writing = f"part {part_number} of {new.job}'s run {new.run_id} in {self._table.name}"
+            raise translate(error, self._address, writing) from error
         except MlbatchError as error:
             self.close()
             if isinstance(error, TemporaryError) and not isinstance(error, Fenced):

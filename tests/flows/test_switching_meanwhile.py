@@ -1,0 +1,133 @@
+"""What happens while a table comes to another model: rows, runs and switches of somebody else."""
+
+from __future__ import annotations
+
+import pytest
+from flows.test_switching import QuickHarness, _interrupted, _with, labels, versions
+from sqlalchemy import inspect
+from toy.harness import note, notes
+from toy.job import Toy
+from toy.model import Obedient
+
+from mlbatch import switching
+from mlbatch.errors import TemporaryError
+from mlbatch.ledger import RunKind, RunState
+from mlbatch.repair import reconcile
+from mlbatch.switching import roll_back, switch
+
+BACKFILL, DELTA = RunKind.BACKFILL, RunKind.DELTA
+
+
+@pytest.fixture
+def harness(tmp_path):
+    """A table of model 1, and model 2 to switch to."""
+    made = QuickHarness(Toy, tmp_path, part_rows=10).given_model(Obedient())
+    made.notes(notes(25)).infer()
+    return made.given_model(Obedient())
+
+
+def kinds(harness, generation):
+    """Of its runs, the oldest first."""
+    runs = harness.tools.sink.ledger().runs("mood", generation)
+    return [run.new.kind for run in reversed(runs)]
+
+
+def before(monkeypatch, name, *works):
+    """Do the first of ``works`` before the first call of the switch's ``name``, and so on."""
+    call, left = getattr(switching, name), list(works)
+
+    def then_call(*given, **named):
+        if left:
+            left.pop(0)()
+        return call(*given, **named)
+
+    monkeypatch.setattr(switching, name, then_call)
+
+
+def test_late_rows_are_found_on_the_way_back(harness):
+    switch(Toy, harness.tools)
+    harness.notes([note(901, "sad and late", minutes=-9_000)])
+    roll_back(Toy, harness.tools)
+    assert labels(harness)[901] == "bad"
+
+
+def test_a_run_that_is_finished_on_the_way_back_is_not_the_last_one(harness, monkeypatch):
+    """It was of the day when it began."""
+    harness.notes(notes(30, start=100))
+    with monkeypatch.context() as broken:
+        broken.setattr("mlbatch.connectors.sqlite.SqlitePartSession.commit", _interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            harness.infer()
+    switch(Toy, harness.tools)
+    harness.notes([note(900, "good", minutes=9_000)])
+    roll_back(Toy, harness.tools)
+    assert labels(harness)[900] == "good"
+    # The unfinished one, one that catches up, and one while nobody else may write.
+    assert kinds(harness, "g1") == [BACKFILL, DELTA, DELTA, DELTA]
+
+
+def test_what_comes_before_the_look_is_left_to_the_last_delta(harness, monkeypatch):
+    before(monkeypatch, "complete", lambda: harness.notes([note(900, "good", minutes=9_000)]))
+    switch(Toy, harness.tools)
+    assert labels(harness)[900] == "good"
+    assert kinds(harness, "g2") == [BACKFILL, DELTA, DELTA]
+
+
+def test_deltas_follow_each_other_until_one_finds_little(harness, monkeypatch):
+    monkeypatch.setattr(switching, "CAUGHT_UP_ROWS", 0)
+    new = [note(900 + n, "good", minutes=9_000 + n) for n in range(2)]
+    before(
+        monkeypatch, "infer",
+        lambda: None, lambda: harness.notes(new[:1]), lambda: harness.notes(new[1:]),
+    )  # fmt: skip
+    switch(Toy, harness.tools)
+    # Two found something, one nothing, and the last one runs while nobody else may write.
+    assert kinds(harness, "g2") == [BACKFILL, DELTA, DELTA, DELTA, DELTA]
+
+
+def test_each_generation_has_a_watermark_of_its_own(harness):
+    """The daily delta reads what comes during the backfill; the new generation must read it, too."""
+    came = []
+
+    class Beside(Obedient):
+        def predict(self, batch):
+            if not came:
+                came.append(True)
+                harness.notes([note(900, "good", minutes=9_000), note(901, "sad", minutes=5_000)])
+                harness.infer()
+            return super().predict(batch)
+
+    switch(Toy, _with(harness.tools, Beside()))
+    assert (labels(harness)[900], labels(harness)[901]) == ("good", "bad")
+    # By its deltas: the comparison with the source found nothing to mend.
+    assert kinds(harness, "g2") == [BACKFILL, DELTA, DELTA]
+
+
+def test_a_switch_of_somebody_else_in_between_is_not_undone(harness, monkeypatch):
+    harness.given_model(Obedient())
+    before(monkeypatch, "_cut_over", lambda: switch(Toy, harness.tools, model="3"))
+    with pytest.raises(TemporaryError, match="mood was switched to g3 meanwhile"):
+        switch(Toy, harness.tools, model="2")
+    assert (versions(harness), harness.tools.sink.ledger().serving("mood")) == ({3}, "g3")
+
+
+def test_the_table_is_compared_by_its_own_model_while_another_generation_is_built(
+    harness, monkeypatch
+):
+    with monkeypatch.context() as broken:
+        broken.setattr(switching, "_cut_over", _interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            switch(Toy, harness.tools)
+    newest = harness.tools.sink.ledger().runs("mood")[0]
+    assert (newest.new.model.version, newest.state) == (2, RunState.DONE)
+    assert reconcile(Toy, harness.tools).run is None
+
+
+def test_readers_find_their_indexes_after_a_switch(harness):
+    database = harness.tools.sink.ledger()._database
+    with database.writing() as connection:
+        connection.exec_driver_sql("CREATE INDEX by_label ON mood (label, score)")
+    switch(Toy, harness.tools)
+    with database.reading() as connection:
+        (index,) = inspect(connection).get_indexes("mood")
+    assert index["column_names"] == ["label", "score"]
