@@ -17,6 +17,8 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import re
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -30,7 +32,7 @@ from mlbatch.table import Output
 from mlbatch.view import FeatureView
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from mlbatch.gates import Gate
 
@@ -247,3 +249,27 @@ def required_schema(job: type[Job]) -> pa.Schema:
     """Arrow schema of `required_columns`."""
     view = job.features.view
     return pa.schema([view.column(name).field for name in required_columns(job)])
+
+
+_NO_COLUMN = re.compile(
+    r"""(?:Field|Column) (["']?)(.+)\1 (?:does not exist in schema|not found)"""
+)
+"""What Arrow says when a batch has no such column."""
+
+
+@contextmanager
+def reading_inputs_only(job: type[Job]) -> Iterator[None]:
+    """Around the job's own code, which is given its inputs: a DeclarationError names any other column."""
+    try:
+        yield
+    except KeyError as error:
+        found = _NO_COLUMN.fullmatch(str(error.args[0])) if error.args else None
+        if found is None:
+            raise
+        message = (
+            f"{job.name}: its code reads the column {found[2]!r}, which is not one of its inputs"
+        )
+        near = difflib.get_close_matches(found[2], job.inputs, n=1)
+        meant = f"did you mean {near[0]!r}? " if near else ""
+        hint = f"{meant}`inputs` of the job names: {', '.join(job.inputs)}"
+        raise job.place.error(message, hint=hint) from error
