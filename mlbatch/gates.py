@@ -12,6 +12,23 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 
+_OF_ALL = (
+    "f1_macro",
+    "precision_macro",
+    "recall_macro",
+    "accuracy",
+    "log_loss",
+    "calibration_error",
+    "rows_judged",
+)
+
+
+def metric_names(classes: int) -> tuple[str, ...]:
+    """The figures that the evaluation of so many classes has, in its order."""
+    of_each = (f"class_{n:02d}_{figure}" for n in range(classes) for figure in ("f1", "recall"))
+    return (*_OF_ALL, *of_each)
+
+
 @dataclass(frozen=True, slots=True)
 class Gate:
     """A condition on one metric of the held-out evaluation.

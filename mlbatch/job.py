@@ -28,13 +28,12 @@ import pyarrow as pa
 
 from mlbatch.declaration import Place, description_of
 from mlbatch.errors import DeclarationError
+from mlbatch.gates import Gate, metric_names
 from mlbatch.table import Output
 from mlbatch.view import FeatureView
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-    from mlbatch.gates import Gate
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +126,7 @@ class Job:
         _check_predict(cls)
         _check_features(cls)
         _check_labels(cls)
+        _check_gates(cls)
 
     @classmethod
     def classes(cls) -> tuple[str | int | bool, ...]:
@@ -220,6 +220,21 @@ def _check_labels(job: type[Job]) -> None:
     if not have[table.label].type.equals(table.column(table.label).type):
         message = f"{labels.name}.{table.label} is not of the type of {table.name}.{table.label}"
         raise labels.place.error(message, column=table.label)
+
+
+def _check_gates(job: type[Job]) -> None:
+    """Now, since the gates are asked only after the whole training."""
+    gates = job.gates
+    if not isinstance(gates, tuple) or not all(isinstance(gate, Gate) for gate in gates):
+        hint = "it is a tuple of gates; one alone has a comma after it: (Gate(...),)"
+        raise job.place.error(f"{job.__name__} has a wrong `gates`", hint=hint)
+    known = metric_names(len(job.classes()))
+    for gate in gates:
+        if gate.metric not in known:
+            near = difflib.get_close_matches(gate.metric, known, n=1)
+            meant = f"did you mean {near[0]!r}? " if near else ""
+            message = f"{job.__name__}: {gate.metric!r} of a gate is no metric of its evaluation"
+            raise job.place.error(message, hint=f"{meant}it has: {', '.join(known)}")
 
 
 def check_one_writer(jobs: dict[str, type[Job]]) -> dict[str, DeclarationError]:
