@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from mlbatch.cli.session import Session
 from mlbatch.errors import ExitCode, UsageError
@@ -74,6 +75,8 @@ def run_command(
     **request: Any,  # noqa: ANN401
 ) -> int:
     """Train or infer JOB. Results go to stdout, progress to stderr."""
+    if mode == "train":
+        _refuse_options_of_inference(click.get_current_context())
     session = Session.open(profile, workers=workers)
     started = time.monotonic()
     if mode == "train":
@@ -82,6 +85,20 @@ def run_command(
     seconds = time.monotonic() - started
     _tell(_inference_facts(ended, seconds), _inference_text(ended, seconds), as_json=as_json)
     return ExitCode.QUARANTINED if ended.totals.quarantined else ExitCode.DONE
+
+
+def _refuse_options_of_inference(context: click.Context) -> None:
+    """Training always reads every labelled row and makes a version of its own."""
+    of_training = {"job", "mode", "workers", "as_json"}
+    given = [
+        option.opts[0]
+        for option in context.command.params
+        if option.name not in of_training
+        and context.get_parameter_source(str(option.name)) is ParameterSource.COMMANDLINE
+    ]
+    if given:
+        message = f"{' and '.join(given)} would do nothing with --mode train"
+        raise UsageError(message, hint="leave it out, or infer: --mode infer")
 
 
 def _train(session: Session, job: type[Job], started: float, *, as_json: bool) -> int:

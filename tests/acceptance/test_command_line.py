@@ -94,6 +94,25 @@ def type_in(root, monkeypatch, capfd):
     return run
 
 
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        (["--full"], "--full"),
+        (["--in-place"], "--in-place"),
+        (["--slot", "2026-01-09"], "--slot"),
+        (["--until", "2026-01-09T00:00:00Z"], "--until"),
+        (["--supersede"], "--supersede"),
+        (["--accept-code-change"], "--accept-code-change"),
+        (["--model", "champion"], "--model"),
+        (["--model", "3", "--full"], "--full and --model"),
+    ],
+)
+def test_training_refuses_what_only_inference_heeds(mlbatch, given, named):
+    refused = mlbatch("run", "toy", "--mode", "train", *given, code=2)
+    assert refused.stderr.startswith(f"error: {named} would do nothing with --mode train\n")
+    assert refused.stdout == ""
+
+
 def test_a_job_s_life(mlbatch, project):
     assert "toy" in mlbatch("list").stdout
     assert "never run" in mlbatch("status").stdout
