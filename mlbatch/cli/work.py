@@ -16,6 +16,7 @@ from mlbatch.cli.session import Session
 from mlbatch.errors import ExitCode, UsageError
 from mlbatch.inference import Inference, Preview, infer, preview
 from mlbatch.planner import Request
+from mlbatch.reporting import counted
 from mlbatch.window import utc
 
 if TYPE_CHECKING:
@@ -149,9 +150,7 @@ def _inference_text(ended: Inference, seconds: float) -> str:
         return f"Nothing to do: {ended.plan.reason} (model v{run.new.model.version})."
     if not totals.expected:
         return f"Nothing to do: no row of {run.new.output_table} changed. Took {seconds:.1f} s."
-    counts = (
-        f"{totals.expected:,} rows read: {totals.written:,} written, {totals.deleted:,} deleted"
-    )
+    counts = f"{counted(totals.expected, 'row')} read: {totals.written:,} written, {totals.deleted:,} deleted"
     if totals.filtered:
         counts += f", {totals.filtered:,} repeated"
     if totals.quarantined:
@@ -264,8 +263,9 @@ def _preview_text(facts: dict[str, Any], job: type[Job], command: str) -> str:
         lines.append(f"Resume  run {facts['resumes']}: its window, model and parts are its own")
     else:
         lines.append(f"Read    {job.features.view.name}, {facts['window']}")
-        parts = f", about {facts['parts']} parts" if facts["parts"] is not None else ""
-        lines.append(f"        {facts['rows']:,} rows{parts}")
+        known_parts = facts["parts"] is not None
+        parts = f", about {counted(facts['parts'], 'part')}" if known_parts else ""
+        lines.append(f"        {counted(facts['rows'], 'row')}{parts}")
         if facts["duplicates"]:
             lines.append(f"        {facts['duplicates']:,} rows repeat a key; the newest is taken")
     table = job.output.table

@@ -118,6 +118,7 @@ def test_a_job_s_life(mlbatch, project):
     assert "never run" in mlbatch("status").stdout
     planned = mlbatch("plan", "toy").stdout
     assert "backfill" in planned
+    assert "200 rows, about 1 part\n" in planned
     assert "none yet: train first" in planned
     assert "Nothing was written" in planned
     refused = mlbatch("run", "toy", "--mode", "infer", code=2)
@@ -156,6 +157,7 @@ def test_a_job_s_life(mlbatch, project):
     shown = mlbatch("show", "toy").stdout
     assert "quarantined 600: too_long" in shown
     assert "How sure the model is." in shown
+    assert "Gate    f1_macro at least 0.50" in shown
     status = json.loads(mlbatch("status", "--json").stdout)
     assert status["jobs"][0]["state"].startswith("done: ")
     assert "done: " in mlbatch("status").stdout
