@@ -52,7 +52,7 @@ class Engine(Protocol):
     """Runs every task; workers are processes, so ``work`` must be picklable."""
 
     def warm_up(self) -> None:
-        """Make ready what `run` on many parts may need, cheaply; called before anything is opened."""
+        """Provide for workers, cheaply, by whoever knows that nothing is opened or computed yet."""
         ...
 
     def run(

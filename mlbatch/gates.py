@@ -12,6 +12,23 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 
+_OF_ALL = (
+    "f1_macro",
+    "precision_macro",
+    "recall_macro",
+    "accuracy",
+    "log_loss",
+    "calibration_error",
+    "rows_judged",
+)
+
+
+def metric_names(classes: int) -> tuple[str, ...]:
+    """The figures that the evaluation of so many classes has, in its order."""
+    of_each = (f"class_{n:02d}_{figure}" for n in range(classes) for figure in ("f1", "recall"))
+    return (*_OF_ALL, *of_each)
+
+
 @dataclass(frozen=True, slots=True)
 class Gate:
     """A condition on one metric of the held-out evaluation.
@@ -31,6 +48,13 @@ class Gate:
             message = f"the gate on {self.metric!r} needs exactly one condition"
             raise UsageError(message, hint="give at_least= or not_worse_than_champion_by=")
 
+    def __str__(self) -> str:
+        """As a person would say it."""
+        if self.at_least is not None:
+            return f"{self.metric} at least {_figure(self.at_least)}"
+        slack = _figure(self.not_worse_than_champion_by or 0.0)
+        return f"{self.metric} at most {slack} below the champion's"
+
     def check(self, metrics: Mapping[str, float], champion: Mapping[str, float]) -> Verdict:
         """Judge the challenger's ``metrics``; ``champion`` is empty when there is none."""
         value = metrics.get(self.metric)
@@ -46,6 +70,11 @@ class Gate:
         if reference is None or self.not_worse_than_champion_by is None:
             return None
         return reference - self.not_worse_than_champion_by
+
+
+def _figure(value: float) -> str:
+    """With two digits, or all that were declared where they are more."""
+    return str(value) if isinstance(value, int) else max(f"{value:.2f}", str(value), key=len)
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,7 @@ from mlbatch.pinning import first_loader, pin_for, pinned_loader
 from mlbatch.planner import Facts, Plan, Repair, Request, check_slot, decide, with_model
 from mlbatch.project import code_digest
 from mlbatch.quarantine import set_part_aside
-from mlbatch.reporting import record, speed
+from mlbatch.reporting import counted, record, speed
 from mlbatch.scoring import Predictor, Scorer, score_part
 from mlbatch.throttle import Limits
 from mlbatch.tracking import CHAMPION
@@ -123,8 +123,6 @@ def infer(
     process works on it; RunFailed when the run ended as failed; whatever else is raised leaves the
     run unfinished, and the next call resumes it.
     """
-    # Before anything is opened or started.
-    tools.engine.warm_up()
     request, ledger, pin = _checked(request, tools), tools.sink.ledger(), None
     with leased(job, tools, generation) as lease:
         like = job.output.table.name if lease.beside else None
@@ -297,7 +295,9 @@ def _unload(job: type[Job], run: Run, ledger: Ledger, tools: Tools) -> Run:
     snapshot = take_snapshot(
         tools.warehouse, tools.storage, run.new.query, prefix, cursor=view.cursor, zone=view.zone
     )
-    tools.notify("features", f"{snapshot.rows:,} rows in {len(snapshot.parts)} parts")
+    tools.notify(
+        "features", f"{counted(snapshot.rows, 'row')} in {counted(len(snapshot.parts), 'part')}"
+    )
     reach("after_unload")
     run = ledger.adopt(run, snapshot)
     reach("after_adopt")

@@ -17,6 +17,8 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import re
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -26,13 +28,12 @@ import pyarrow as pa
 
 from mlbatch.declaration import Place, description_of
 from mlbatch.errors import DeclarationError
+from mlbatch.gates import Gate, metric_names
 from mlbatch.table import Output
 from mlbatch.view import FeatureView
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from mlbatch.gates import Gate
+    from collections.abc import Callable, Iterator
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +126,7 @@ class Job:
         _check_predict(cls)
         _check_features(cls)
         _check_labels(cls)
+        _check_gates(cls)
 
     @classmethod
     def classes(cls) -> tuple[str | int | bool, ...]:
@@ -220,6 +222,21 @@ def _check_labels(job: type[Job]) -> None:
         raise labels.place.error(message, column=table.label)
 
 
+def _check_gates(job: type[Job]) -> None:
+    """Now, since the gates are asked only after the whole training."""
+    gates = job.gates
+    if not isinstance(gates, tuple) or not all(isinstance(gate, Gate) for gate in gates):
+        hint = "it is a tuple of gates; one alone has a comma after it: (Gate(...),)"
+        raise job.place.error(f"{job.__name__} has a wrong `gates`", hint=hint)
+    known = metric_names(len(job.classes()))
+    for gate in gates:
+        if gate.metric not in known:
+            near = difflib.get_close_matches(gate.metric, known, n=1)
+            meant = f"did you mean {near[0]!r}? " if near else ""
+            message = f"{job.__name__}: {gate.metric!r} of a gate is no metric of its evaluation"
+            raise job.place.error(message, hint=f"{meant}it has: {', '.join(known)}")
+
+
 def check_one_writer(jobs: dict[str, type[Job]]) -> dict[str, DeclarationError]:
     """Find jobs that write one table: both of each pair are refused, by name."""
     writers: dict[str, list[str]] = {}
@@ -247,3 +264,27 @@ def required_schema(job: type[Job]) -> pa.Schema:
     """Arrow schema of `required_columns`."""
     view = job.features.view
     return pa.schema([view.column(name).field for name in required_columns(job)])
+
+
+_NO_COLUMN = re.compile(
+    r"""(?:Field|Column) (["']?)(.+)\1 (?:does not exist in schema|not found)"""
+)
+"""What Arrow says when a batch has no such column."""
+
+
+@contextmanager
+def reading_inputs_only(job: type[Job]) -> Iterator[None]:
+    """Around the job's own code, which is given its inputs: a DeclarationError names any other column."""
+    try:
+        yield
+    except KeyError as error:
+        found = _NO_COLUMN.fullmatch(str(error.args[0])) if error.args else None
+        if found is None:
+            raise
+        message = (
+            f"{job.name}: its code reads the column {found[2]!r}, which is not one of its inputs"
+        )
+        near = difflib.get_close_matches(found[2], job.inputs, n=1)
+        meant = f"did you mean {near[0]!r}? " if near else ""
+        hint = f"{meant}`inputs` of the job names: {', '.join(job.inputs)}"
+        raise job.place.error(message, hint=hint) from error

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from mlbatch.batches import read_part
 from mlbatch.fitting import LabelledBatch
+from mlbatch.job import reading_inputs_only
 from mlbatch.judging import judge_input
 from mlbatch.query import training_query
 
@@ -62,10 +63,15 @@ class LabelledRows:
     storage: Storage
 
     def features(self, part: Part, left_out: Counter[str]) -> Iterator[LabelledBatch]:
-        """What the steps of the job's pipeline but the last make of `read`."""
+        """What the steps of the job's pipeline but the last make of `read`.
+
+        Raises DeclarationError where they read a column that is not an input.
+        """
         steps = self.job.model()[:-1]
         for rows in self.read(part, left_out):
-            yield LabelledBatch(steps.transform(rows.batch), rows.labels, rows.split)
+            with reading_inputs_only(self.job):
+                features = steps.transform(rows.batch)
+            yield LabelledBatch(features, rows.labels, rows.split)
 
     def read(self, part: Part, left_out: Counter[str]) -> Iterator[LabelledInputs]:
         """One part's batches, the same at every reading; ``left_out`` counts others by reason."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from mlbatch.errors import PredictionError
 from mlbatch.evaluation import Evaluation, evaluate
-from mlbatch.job import Job
+from mlbatch.job import Job, reading_inputs_only
 from mlbatch.model import Label, Prediction, plain
 
 if TYPE_CHECKING:
@@ -37,8 +37,12 @@ class OwnPredictor:
     model: Model
 
     def predict(self, batch: pa.RecordBatch) -> Prediction:
-        """What the job answers; PredictionError names job and row where it is no answer."""
-        answer = self.job.predict(self.model, batch) if self.job.predict else None
+        """What the job answers; PredictionError names job and row where it is no answer.
+
+        Raises DeclarationError where the job's code reads a column that is not an input.
+        """
+        with reading_inputs_only(self.job):
+            answer = self.job.predict(self.model, batch) if self.job.predict else None
         if not isinstance(answer, Prediction):
             message = f"{self.job.name}: predict returned {type(answer).__name__}, not a Prediction"
             raise PredictionError(message, hint=_HINT)

@@ -41,8 +41,13 @@ class Reconciled:
     """What was found, and the runs that mended it."""
 
     found: Differences
-    run: Inference | None
-    """The last one where it took several; None where nothing was wrong or nothing was to be done."""
+    runs: tuple[Inference, ...] = ()
+    """In order; none where nothing was wrong or nothing was to be done."""
+
+    @property
+    def run(self) -> Inference | None:
+        """The last one."""
+        return self.runs[-1] if self.runs else None
 
 
 def reconcile(
@@ -56,24 +61,25 @@ def reconcile(
     model = served(_quiet_runs(job, tools))
     found = _compared(job, tools, model)
     if dry_run or not (found.wanting.count or found.gone.count):
-        return Reconciled(found, None)
+        return Reconciled(found)
     limit = int(found.table_rows * DELETE_SHARE) if max_deletes is None else max_deletes
-    _check_deletes(job, found, limit)
-    return Reconciled(found, _mended(job, tools, found, model))
+    return Reconciled(found, tuple(_mended(job, tools, found, model, limit)))
 
 
 def _mended(
-    job: type[Job], tools: Tools, found: Differences, model: ModelPin | None
-) -> Inference | None:
-    """The last of the runs that set ``found`` right."""
-    run = None
+    job: type[Job], tools: Tools, found: Differences, model: ModelPin | None, limit: int
+) -> Iterator[Inference]:
+    """Set ``found`` right; more vanished rows than one comparison names take several."""
     while found.wanting.count or found.gone.count:
-        run = [infer(job, request, tools) for request in mending(found)][-1]
-        if found.gone.count == len(found.gone.first):
-            break
-        # More vanished than one comparison names.
+        _check_deletes(job, found, limit)
+        for request in mending(found):
+            yield infer(job, request, tools)
+        named = len(found.gone.first)
+        if found.gone.count == named:
+            return
+        # What was allowed in all; each round removes some, so this ends.
+        limit -= named
         found = _compared(job, tools, model)
-    return run
 
 
 def _compared(job: type[Job], tools: Tools, model: ModelPin | None) -> Differences:

@@ -48,3 +48,8 @@ def speed(runs: tuple[Run, ...]) -> float | None:
         if run.state is RunState.DONE and run.finished_at and run.rows_expected:
             return run.rows_expected / max((run.finished_at - run.created_at).total_seconds(), 0.1)
     return None
+
+
+def counted(number: int, noun: str) -> str:
+    """``2,000 rows``, and ``1 row``."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

@@ -26,6 +26,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from mlbatch.errors import SettingsError
 from mlbatch.project import MARKER
+from mlbatch.setting_faults import PREFIX, Faults
 
 HOME = Path(".mlbatch")
 DEVSTACK = "devstack"
@@ -218,7 +219,7 @@ class Settings(BaseSettings):
     """Everything that may differ between two installations of one project."""
 
     model_config = SettingsConfigDict(
-        env_prefix="MLBATCH_",
+        env_prefix=PREFIX,
         env_nested_delimiter="__",
         frozen=True,
         extra="forbid",
@@ -253,7 +254,7 @@ class Settings(BaseSettings):
 
 
 def load_settings(root: Path, profile: str | None = None) -> Settings:
-    """Read the settings of the project in ``root``; SettingsError says which one is wrong."""
+    """Read the settings of the project in ``root``; SettingsError says which ones are wrong."""
     file = root / MARKER
     try:
         # Editors of Windows put a byte order mark in front.
@@ -262,25 +263,19 @@ def load_settings(root: Path, profile: str | None = None) -> Settings:
         raise SettingsError(f"{file}: {error}", hint="mend the TOML") from error
     chosen = profile or os.environ.get("MLBATCH_PROFILE") or "default"
     values = _profile(document, chosen, file)
+    faults = Faults(Settings, f"{file}, profile {chosen}", os.environ)
+    unknown = faults.of_variables()
     try:
-        return Settings(root=root, **(values | {"profile": chosen}))
+        settings = Settings(root=root, **(values | {"profile": chosen}))
     except ValidationError as error:
-        message = f"{file}, profile {chosen}: {_first_fault(error)}"
-        raise SettingsError(message, hint="docs/settings.md lists every setting") from error
+        raise _wrong([*faults.of(error), *unknown]) from error
+    if unknown:
+        raise _wrong(unknown)
+    return settings
 
 
-def _first_fault(error: ValidationError) -> str:
-    fault = error.errors(include_input=False, include_url=False)[0]
-    place, text = [str(part) for part in fault["loc"]], fault["msg"].removeprefix("Value error, ")
-    if fault["type"] == "union_tag_invalid":
-        place.append("kind")
-        text = f"{fault['ctx']['tag']!r} is none of {fault['ctx']['expected_tags']}"
-    elif fault["type"] == "value_error":
-        place = place[:1]
-    else:
-        # pydantic names the chosen kind between section and setting.
-        del place[1 : len(place) - 1]
-    return f"{'.'.join(place)}: {text}"
+def _wrong(faults: list[str]) -> SettingsError:
+    return SettingsError("\n  ".join(faults), hint="docs/settings.md lists every setting")
 
 
 def _profile(document: dict[str, Any], chosen: str, file: Path) -> dict[str, Any]:

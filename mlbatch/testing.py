@@ -39,6 +39,7 @@ from mlbatch.window import Window
 from mlbatch.wiring import connect
 
 if TYPE_CHECKING:
+    from mlbatch.engine import Engine
     from mlbatch.job import Job
     from mlbatch.scoring import Predictor
     from mlbatch.training import Trained
@@ -104,12 +105,17 @@ class JobHarness:
         part_rows: int = 20_000,
         workers: int = 1,
         sink: Sink | None = None,
+        engine: Engine | None = None,
     ) -> None:
-        """``part_rows`` decides how many parts an unload leaves; without ``sink`` SQLite is it."""
+        """``part_rows`` decides how many parts an unload leaves; without ``sink`` SQLite is it.
+
+        ``engine`` is there for one that was warmed up before anything was opened; else each use of
+        `tools` has a `LocalEngine` of its own with so many ``workers``.
+        """
         self.job = job
         self.notices: list[str] = []
         self._folder = folder
-        self._part_rows, self._workers = part_rows, workers
+        self._part_rows, self._workers, self._engine = part_rows, workers, engine
         self._sink = sink or SqliteSink(folder / "outputs.db")
         self._predictor: Predictor | None = None
 
@@ -124,7 +130,7 @@ class JobHarness:
             storage=storage,
             sink=self._sink,
             tracking=FolderTracking(self._folder / "registry"),
-            engine=LocalEngine(self._workers),
+            engine=self._engine or LocalEngine(self._workers),
         )
         if self._predictor is None:
             return tools

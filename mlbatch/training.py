@@ -18,6 +18,7 @@ from mlbatch.gates import Verdict, judge
 from mlbatch.labelled import LabelledRows, select_training_rows
 from mlbatch.predicting import judged
 from mlbatch.project import code_digest
+from mlbatch.reporting import counted
 from mlbatch.tracking import TrainingRecord
 from mlbatch.unloading import take_snapshot
 
@@ -53,8 +54,6 @@ def train(job: type[Job], tools: Tools) -> Trained:
 
     Raises UsageError when there is nothing to learn from.
     """
-    # Before anything is opened or started.
-    tools.engine.warm_up()
     training_id = tools.new_id()
     snapshot = _take_rows(job, training_id, tools)
     epochs: list[EpochMetrics] = []
@@ -116,7 +115,10 @@ def _take_rows(job: type[Job], training_id: str, tools: Tools) -> Snapshot:
         message = f"{job.name} has no labelled rows to learn from"
         hint = f"{job.labels.view.name} must know some of the keys of {job.features.view.name}"
         raise UsageError(message, hint=hint)
-    tools.notify("features", f"{snapshot.rows:,} labelled rows in {len(snapshot.parts)} parts")
+    tools.notify(
+        "features",
+        f"{counted(snapshot.rows, 'labelled row')} in {counted(len(snapshot.parts), 'part')}",
+    )
     return snapshot
 
 

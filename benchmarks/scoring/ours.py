@@ -20,6 +20,7 @@ def main() -> None:
     from mlbatch.connectors.mysql.address import MysqlAddress  # noqa: PLC0415
     from mlbatch.connectors.mysql.sink import MysqlSink  # noqa: PLC0415
     from mlbatch.connectors.password import FixedPassword  # noqa: PLC0415
+    from mlbatch.engines.local import LocalEngine  # noqa: PLC0415
     from mlbatch.testing import JobHarness  # noqa: PLC0415
 
     told = json.loads(sys.argv[1])
@@ -27,10 +28,12 @@ def main() -> None:
     address = MysqlAddress(
         told["host"], told["port"], told["database"], told["user"], password, verify_tls=False
     )
+    engine = LocalEngine(told["workers"])
     harness = JobHarness(
-        JOBS[told["kind"]], Path(told["folder"]), workers=told["workers"], sink=MysqlSink(address)
+        JOBS[told["kind"]], Path(told["folder"]), sink=MysqlSink(address), engine=engine
     )
     started = time.perf_counter()
+    engine.warm_up()
     ended = harness.infer()
     seconds = time.perf_counter() - started
     print(json.dumps({"seconds": seconds, "stages": ended.stage_seconds}), flush=True)

@@ -27,6 +27,7 @@ from mlbatch.connectors.mysql.sink import MysqlSink
 from mlbatch.connectors.password import FixedPassword
 from mlbatch.connectors.sqlite import SqliteSink
 from mlbatch.devstack.mariadb import MariaDb, private_mariadb
+from mlbatch.engines.local import LocalEngine
 from mlbatch.errors import UsageError
 from mlbatch.inference import infer
 from mlbatch.planner import Request
@@ -60,11 +61,13 @@ def main() -> None:
     parser.add_argument("--recipes", type=int, default=8_000)
     parser.add_argument("--steps", type=int, default=40_000)
     options = parser.parse_args()
+    engine = LocalEngine(os.cpu_count() or 1)
+    engine.warm_up()
     with tempfile.TemporaryDirectory() as folder, _server(Path(folder)) as server:
         for kind, rows in (("recipes", options.recipes), ("steps", options.steps)):
             home = Path(folder) / kind
             home.mkdir()
-            print("\n".join(_profile(kind, rows, home, server)), flush=True)
+            print("\n".join(_profile(kind, rows, home, server, engine)), flush=True)
 
 
 @contextmanager
@@ -77,22 +80,24 @@ def _server(folder: Path) -> Iterator[MariaDb | None]:
         yield None
 
 
-def _profile(kind: str, rows: int, home: Path, server: MariaDb | None) -> Iterator[str]:
+def _profile(
+    kind: str, rows: int, home: Path, server: MariaDb | None, engine: LocalEngine
+) -> Iterator[str]:
     _, parts = corpus.parts(home, kind, rows)
     folder = Path(prepare(kind, parts, model.made(kind, parts[0]), home)["folder"])
-    cores = os.cpu_count() or 1
+    cores = engine.workers
     part_rows = -(-rows // cores)
 
-    def harness(workers: int) -> JobHarness:
-        sink = _sink(server, f"{kind}_{workers}", home)
-        return JobHarness(JOBS[kind], folder, part_rows=part_rows, workers=workers, sink=sink)
+    def harness(engine: LocalEngine) -> JobHarness:
+        sink = _sink(server, f"{kind}_{engine.workers}", home)
+        return JobHarness(JOBS[kind], folder, part_rows=part_rows, sink=sink, engine=engine)
 
     started = time.perf_counter()
-    ended = harness(cores).infer()
+    ended = harness(engine).infer()
     seconds = time.perf_counter() - started
     told = ", ".join(f"{stage} {spent:.1f}" for stage, spent in ended.stage_seconds.items())
     yield f"\n{rows:,} {kind} on {cores} cores: {seconds:.2f} s; of the workers' seconds: {told}"
-    yield from _alone(harness(1), rows)
+    yield from _alone(harness(LocalEngine(1)), rows)
 
 
 def _sink(server: MariaDb | None, database: str, home: Path) -> Sink:

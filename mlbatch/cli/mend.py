@@ -35,8 +35,9 @@ def reconcile_command(
 ) -> int:
     """Compare source and table by key; predict again what the delta cannot have seen."""
     session = Session.open(profile)
-    done = reconcile(session.job(job), session.tools(), dry_run=dry_run, max_deletes=max_deletes)
-    mended, aside = done.run is not None, done.run.totals.quarantined if done.run else 0
+    tools = session.tools(at_work=True)
+    done = reconcile(session.job(job), tools, dry_run=dry_run, max_deletes=max_deletes)
+    mended, aside = bool(done.runs), sum(run.totals.quarantined for run in done.runs)
     facts = _facts(job, done.found, aside, mended=mended)
     click.echo(json.dumps(facts) if as_json else _text(job, done.found, aside, mended=mended))
     return ExitCode.QUARANTINED if aside else ExitCode.DONE
@@ -92,7 +93,7 @@ def retry_command(profile: str | None, job: str, quarantined: bool) -> int:  # n
         message = "say what to retry"
         raise UsageError(message, hint=f"mlbatch retry {job} --quarantined")
     session = Session.open(profile)
-    ended = retry(session.job(job), session.tools())
+    ended = retry(session.job(job), session.tools(at_work=True))
     if ended is None:
         click.echo("Nothing to do: the last finished run set no row aside.")
         return ExitCode.DONE

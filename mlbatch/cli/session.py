@@ -57,6 +57,10 @@ class Session:
         """The job called ``name``, or a UsageError that names the nearest."""
         return self.project.job(name)
 
-    def tools(self) -> Tools:
-        """The connected tools of the chosen profile."""
-        return connect(self.settings, Voice())
+    def tools(self, *, at_work: bool = False) -> Tools:
+        """The connected tools of the chosen profile, with workers provided for where they are to work."""
+        tools = connect(self.settings, Voice())
+        if at_work:
+            # Now, with everything imported and nothing opened.
+            tools.engine.warm_up()
+        return tools

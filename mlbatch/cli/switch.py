@@ -65,7 +65,7 @@ def switch_command(
 
 
 def _drop_kept(session: Session, job: str, *, sure: bool) -> int:
-    declared, tools = session.job(job), session.tools()
+    declared, tools = session.job(job), session.tools(at_work=True)
     generations = switching.kept(declared, tools)
     tables = ", ".join(beside(declared.output.table.name, name) for name in generations)
     if not generations:
@@ -88,7 +88,7 @@ def _switched(
     *,
     back: bool,
 ) -> Switched:
-    declared, tools = session.job(job), session.tools()
+    declared, tools = session.job(job), session.tools(at_work=True)
     if back:
         return switching.roll_back(declared, tools, request=request)
     return switching.switch(

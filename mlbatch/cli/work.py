@@ -10,11 +10,13 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from mlbatch.cli.session import Session
 from mlbatch.errors import ExitCode, UsageError
 from mlbatch.inference import Inference, Preview, infer, preview
 from mlbatch.planner import Request
+from mlbatch.reporting import counted
 from mlbatch.window import utc
 
 if TYPE_CHECKING:
@@ -74,21 +76,37 @@ def run_command(
     **request: Any,  # noqa: ANN401
 ) -> int:
     """Train or infer JOB. Results go to stdout, progress to stderr."""
+    if mode == "train":
+        _refuse_options_of_inference(click.get_current_context())
     session = Session.open(profile, workers=workers)
     started = time.monotonic()
     if mode == "train":
         return _train(session, session.job(job), started, as_json=as_json)
-    ended = infer(session.job(job), Request(**request), session.tools(), model=model)
+    ended = infer(session.job(job), Request(**request), session.tools(at_work=True), model=model)
     seconds = time.monotonic() - started
     _tell(_inference_facts(ended, seconds), _inference_text(ended, seconds), as_json=as_json)
     return ExitCode.QUARANTINED if ended.totals.quarantined else ExitCode.DONE
+
+
+def _refuse_options_of_inference(context: click.Context) -> None:
+    """Training always reads every labelled row and makes a version of its own."""
+    of_training = {"job", "mode", "workers", "as_json"}
+    given = [
+        option.opts[0]
+        for option in context.command.params
+        if option.name not in of_training
+        and context.get_parameter_source(str(option.name)) is ParameterSource.COMMANDLINE
+    ]
+    if given:
+        message = f"{' and '.join(given)} would do nothing with --mode train"
+        raise UsageError(message, hint="leave it out, or infer: --mode infer")
 
 
 def _train(session: Session, job: type[Job], started: float, *, as_json: bool) -> int:
     # Learning imports scipy and more of scikit-learn, which inference does not need.
     from mlbatch.training import train  # noqa: PLC0415
 
-    trained = train(job, session.tools())
+    trained = train(job, session.tools(at_work=True))
     seconds = time.monotonic() - started
     _tell(
         _training_facts(job, trained, seconds),
@@ -132,9 +150,7 @@ def _inference_text(ended: Inference, seconds: float) -> str:
         return f"Nothing to do: {ended.plan.reason} (model v{run.new.model.version})."
     if not totals.expected:
         return f"Nothing to do: no row of {run.new.output_table} changed. Took {seconds:.1f} s."
-    counts = (
-        f"{totals.expected:,} rows read: {totals.written:,} written, {totals.deleted:,} deleted"
-    )
+    counts = f"{counted(totals.expected, 'row')} read: {totals.written:,} written, {totals.deleted:,} deleted"
     if totals.filtered:
         counts += f", {totals.filtered:,} repeated"
     if totals.quarantined:
@@ -247,8 +263,9 @@ def _preview_text(facts: dict[str, Any], job: type[Job], command: str) -> str:
         lines.append(f"Resume  run {facts['resumes']}: its window, model and parts are its own")
     else:
         lines.append(f"Read    {job.features.view.name}, {facts['window']}")
-        parts = f", about {facts['parts']} parts" if facts["parts"] is not None else ""
-        lines.append(f"        {facts['rows']:,} rows{parts}")
+        known_parts = facts["parts"] is not None
+        parts = f", about {counted(facts['parts'], 'part')}" if known_parts else ""
+        lines.append(f"        {counted(facts['rows'], 'row')}{parts}")
         if facts["duplicates"]:
             lines.append(f"        {facts['duplicates']:,} rows repeat a key; the newest is taken")
     table = job.output.table

@@ -17,7 +17,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 
@@ -37,13 +37,15 @@ class LocalEngine:
     """`mlbatch.engine.Engine` with ``workers`` processes."""
 
     workers: int
-    _ready: list[Stem] = field(default_factory=list, init=False, repr=False, compare=False)
-    """At most one, until a run takes it."""
+    _early: list[Stem] = field(default_factory=list, init=False, repr=False, compare=False)
+    """At most one, for all runs."""
 
     def warm_up(self) -> None:
         """See `mlbatch.engine.Engine.warm_up`."""
-        if self.workers > 1 and not self._ready:
-            self._ready.append(_stem())
+        if not self._early:
+            # Where no process can be made now, a run that needs one says so.
+            with suppress(OSError, AssertionError):
+                self._early.append(Stem(_serve))
 
     def run(
         self, work: Work, tasks: Sequence[PartTask], on_death: OnDeath, *, isolated: bool = False
@@ -54,16 +56,25 @@ class LocalEngine:
             return
         if not tasks:
             return
-        stem = self._ready.pop() if self._ready else _stem()
-        pool = _Pool(stem, pickle.dumps(work), min(self.workers, len(tasks)))
+        carried = pickle.dumps(work)
+        with self._stem(carried) as stem:
+            pool = _Pool(stem, carried, min(self.workers, len(tasks)))
+            try:
+                yield from pool.run(deque(tasks), on_death)
+            finally:
+                pool.stop()
+
+    @contextmanager
+    def _stem(self, carried: bytes) -> Iterator[Stem]:
+        """The early one, or else a fresh one for this run."""
+        if self._early:
+            yield self._early[0]
+            return
+        stem = Stem(_serve, carried)
         try:
-            yield from pool.run(deque(tasks), on_death)
+            yield stem
         finally:
-            pool.stop()
-
-
-def _stem() -> Stem:
-    return Stem(_serve)
+            stem.stop()
 
 
 class _Worker:
@@ -89,7 +100,8 @@ class _Worker:
     def bury(self, seconds: float) -> None:
         """Wait for its end; a process that does not leave in time is killed."""
         until = time.monotonic() + seconds
-        with suppress(EOFError, ConnectionResetError):
+        # OSError: the end of the pipe, also in the middle of a message.
+        with suppress(EOFError, OSError):
             while self.pipe.poll(max(until - time.monotonic(), 0)):
                 self.pipe.recv_bytes()
             self._signal(signal.SIGKILL)
@@ -130,7 +142,7 @@ class _Pool:
     ) -> PartOutcome | None:
         try:
             answer = worker.pipe.recv()
-        except (EOFError, ConnectionResetError):
+        except (EOFError, OSError):
             self._bury(worker, waiting, on_death)
             return None
         worker.task = None
@@ -153,7 +165,6 @@ class _Pool:
             worker.dismiss()
         for worker in self._workers:
             worker.bury(max(until - time.monotonic(), 0))
-        self._stem.stop()
 
 
 def _serve(pipe: Connection) -> None:
@@ -162,7 +173,11 @@ def _serve(pipe: Connection) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     # The system gives back what a batch took; Arrow's own pool keeps it, for each of the threads.
     pa.set_memory_pool(pa.system_memory_pool())
-    run: Work = pickle.loads(pipe.recv_bytes())  # noqa: S301  our own bytes, from our own parent process
+    try:
+        run: Work = pickle.loads(pipe.recv_bytes())  # noqa: S301  our own bytes, from our own parent process
+    except Exception as error:  # noqa: BLE001  raised again in the parent: no part is to blame
+        pipe.send(_portable(error))
+        return
     while True:
         try:
             task = pipe.recv()

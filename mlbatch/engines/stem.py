@@ -1,20 +1,22 @@
-"""The process that workers are forked from: this one as it is before it opens or starts anything.
+"""The process that workers are forked from: without threads, connections or models of its own.
 
-What is imported by then is in memory once, for all of them, and a worker is there in some
-milliseconds. Forking the calling process itself whenever a worker is needed would copy its threads' locks
-and its open connections: so it is forked once, early, and the copy forks the workers. It never has a
-thread, a connection or a model.
+Forking the calling process whenever a worker is needed would copy its threads' locks, its open
+connections and what SQLite believes to hold of a file's locks. So the workers' parent is another: a copy of
+the calling process that is made early, before anything is opened, where all imports are in memory
+once for all; or, where nobody can say that it is early, a fresh interpreter.
 """
 
 from __future__ import annotations
 
 import gc
 import multiprocessing
+import pickle
 import signal
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
-from multiprocessing.context import ForkProcess
+from multiprocessing.context import BaseContext, ForkProcess
 from multiprocessing.reduction import recv_handle, send_handle
 from multiprocessing.util import Finalize
 
@@ -29,12 +31,19 @@ _START, _END = 0, -1
 class Stem:
     """Forks workers, each with a pipe of its own, and tells how they ended."""
 
-    def __init__(self, life: Life) -> None:
-        """Fork this process, now."""
-        context = multiprocessing.get_context("fork")
+    def __init__(self, life: Life, imports: bytes | None = None) -> None:
+        """Fork this process, now.
+
+        With ``imports``, a pickle, start a fresh interpreter instead, which imports what that needs.
+        """
+        context: BaseContext = multiprocessing.get_context("fork" if imports is None else "spawn")
         self._orders, theirs = context.Pipe()
-        self._process = context.Process(target=_grow, args=(self._orders, theirs, life))
-        self._process.start()
+        ours = self._orders if imports is None else None
+        self._process = context.Process(target=_grow, args=(ours, theirs, life, imports))  # type: ignore[attr-defined]
+        with warnings.catch_warnings():
+            # Native libraries have threads from their import on, which wait for work and hold no lock.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            self._process.start()
         theirs.close()
         # Whoever forgets it, or ends, closes the pipe, which ends the stem.
         self._close = Finalize(self, self._orders.close, exitpriority=10)
@@ -76,17 +85,32 @@ class Stem:
             raise TemporaryError(message, hint=hint) from error
 
 
-def _grow(ours: Connection, orders: Connection, life: Life) -> None:
+def _grow(ours: Connection | None, orders: Connection, life: Life, imports: bytes | None) -> None:
     """The stem's life: an order to fork, or to tell of an end, until its pipe closes."""
-    ours.close()
-    # Whoever presses Ctrl-C stops the first process, which then sees to the workers.
+    if ours is not None:
+        ours.close()
+    # Whoever presses Ctrl-C or ends the whole group ends the first process, which sees to the workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if imports is not None:
+        # What does not load here does not load in a worker, which says so.
+        with suppress(Exception):
+            pickle.loads(imports)  # noqa: S301  our own bytes, from our own parent process
     # A collection of garbage writes into every object that it visits, and so takes a worker's own copy
     # of memory that all of them could share. What is there by now is never garbage.
     gc.freeze()
     workers: dict[int, ForkProcess] = {}
-    with suppress(EOFError, ConnectionError):
+    try:
+        _obey(orders, life, workers)
+    finally:
+        # Also those that are stopped, and would keep this process.
+        for worker in workers.values():
+            worker.kill()
+
+
+def _obey(orders: Connection, life: Life, workers: dict[int, ForkProcess]) -> None:
+    # An order that was cut short by a signal is no order either.
+    with suppress(EOFError, ConnectionError, RuntimeError):
         while (order := orders.recv()) != _END:
             if order == _START:
                 orders.send(_fork(orders, life, workers))
@@ -111,4 +135,5 @@ def _fork(orders: Connection, life: Life, workers: dict[int, ForkProcess]) -> in
 
 def _live(orders: Connection, pipe: Connection, life: Life) -> None:
     orders.close()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     life(pipe)

@@ -95,11 +95,31 @@ def type_in(root, monkeypatch, capfd):
     return run
 
 
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        (["--full"], "--full"),
+        (["--in-place"], "--in-place"),
+        (["--slot", "2026-01-09"], "--slot"),
+        (["--until", "2026-01-09T00:00:00Z"], "--until"),
+        (["--supersede"], "--supersede"),
+        (["--accept-code-change"], "--accept-code-change"),
+        (["--model", "champion"], "--model"),
+        (["--model", "3", "--full"], "--full and --model"),
+    ],
+)
+def test_training_refuses_what_only_inference_heeds(mlbatch, given, named):
+    refused = mlbatch("run", "toy", "--mode", "train", *given, code=2)
+    assert refused.stderr.startswith(f"error: {named} would do nothing with --mode train\n")
+    assert refused.stdout == ""
+
+
 def test_a_job_s_life(mlbatch, project):
     assert "toy" in mlbatch("list").stdout
     assert "never run" in mlbatch("status").stdout
     planned = mlbatch("plan", "toy").stdout
     assert "backfill" in planned
+    assert "200 rows, about 1 part\n" in planned
     assert "none yet: train first" in planned
     assert "Nothing was written" in planned
     refused = mlbatch("run", "toy", "--mode", "infer", code=2)
@@ -138,6 +158,7 @@ def test_a_job_s_life(mlbatch, project):
     shown = mlbatch("show", "toy").stdout
     assert "quarantined 600: too_long" in shown
     assert "How sure the model is." in shown
+    assert "Gate    f1_macro at least 0.50" in shown
     status = json.loads(mlbatch("status", "--json").stdout)
     assert status["jobs"][0]["state"].startswith("done: ")
     assert "done: " in mlbatch("status").stdout

@@ -233,20 +233,6 @@ def test_a_row_that_is_counted_twice_is_found_at_the_end(harness, monkeypatch):
     assert harness.tools.sink.ledger().runs("mood")[0].state is RunState.FAILED
 
 
-def test_workers_are_provided_for_before_anything_is_opened(harness, monkeypatch):
-    calls = []
-    acquire = LedgerOnDemand.acquire
-
-    def acquired(*given):
-        calls.append("lease")
-        return acquire(*given)
-
-    monkeypatch.setattr(LedgerOnDemand, "acquire", acquired)
-    monkeypatch.setattr(LocalEngine, "warm_up", lambda _: calls.append("warm up"))
-    harness.notes(notes(5)).infer()
-    assert calls == ["warm up", "lease"]
-
-
 def test_a_file_that_is_cut_into_parts_is_scored_once(harness, monkeypatch):
     monkeypatch.setattr("mlbatch.unloading.PIECE_BYTES", 1)
     monkeypatch.setattr("mlbatch.connectors.duckdb.GROUP_ROWS", 4)

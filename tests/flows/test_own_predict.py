@@ -57,6 +57,17 @@ def taught(tmp_path):
     return teach
 
 
+@_in_the_folder
+def rule_on_another_column(_model, batch):
+    return Prediction(["good"] * len(batch), batch.column("txet").to_numpy())
+
+
+def test_a_rule_that_reads_what_is_no_input_is_told(taught):
+    harness = taught(job_with(rule_on_another_column))
+    with pytest.raises(DeclarationError, match="reads the column 'txet', which is not one of its"):
+        harness.train()
+
+
 def test_a_rule_answers_before_the_model(taught):
     harness = taught(job_with(rule))
     assert harness.train().promoted

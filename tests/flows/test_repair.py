@@ -148,6 +148,33 @@ def test_more_rows_than_a_comparison_names_are_removed_after_several(harness, mo
     assert reconcile(Toy, harness.tools).run is None
 
 
+def test_what_vanishes_meanwhile_passes_the_same_gate(harness, monkeypatch):
+    monkeypatch.setattr("mlbatch.reconciliation.NAMED", 4)
+    harness.notes(notes(25)).infer()
+    delete_in_source(harness, *range(1, 10))
+    compared, rounds = repair.compared, []
+
+    def compare_later(*given):
+        if rounds:
+            delete_in_source(harness, *range(10, 21))
+        rounds.append(1)
+        return compared(*given)
+
+    monkeypatch.setattr(repair, "compared", compare_later)
+    with pytest.raises(GateRefused, match="16 of 21 predictions .* more than 5 may be removed"):
+        reconcile(Toy, harness.tools, max_deletes=9)
+    assert ids(harness) == list(range(5, 26))
+
+
+def test_rows_that_any_of_the_runs_set_aside_are_told(harness, monkeypatch):
+    monkeypatch.setattr("mlbatch.repair.MAX_KEYS", 3)
+    harness.notes(notes(25)).infer()
+    delete_in_source(harness, 1, 2, 3, 4)
+    harness.notes([note(900, "!nan", minutes=-9_000)])
+    done = reconcile(Toy, harness.tools, max_deletes=4)
+    assert [run.totals.quarantined for run in done.runs] == [1, 0, 0]
+
+
 def test_a_dry_run_changes_nothing(harness):
     harness.notes(notes(5)).infer()
     harness.notes([note(900, "good", minutes=-9_000)])

@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from bad_inputs import ACCEPTED, REFUSED, bad_input
+from sklearn.linear_model import SGDClassifier
+from sklearn.pipeline import make_pipeline
 from toy.harness import ToyHarness, note
 from toy.job import Toy
 
 from mlbatch.engine import WorkerDied
 from mlbatch.engines.local import LocalEngine
-from mlbatch.errors import GateRefused, ModelIncompatible, ModelTampered, RunFailed, UsageError
+from mlbatch.errors import (
+    DeclarationError,
+    GateRefused,
+    ModelIncompatible,
+    ModelTampered,
+    RunFailed,
+    UsageError,
+)
 from mlbatch.gates import Gate, judge
-from mlbatch.job import Training
+from mlbatch.job import Training, reading_inputs_only
 from mlbatch.saved_model import _load_once as load_once
 from mlbatch.testing import FolderTracking
+from mlbatch.text import words
 from mlbatch.training import train
 
 
@@ -144,6 +155,30 @@ def test_a_worker_that_dies_at_extracting_is_told_with_its_part(taught, monkeypa
     monkeypatch.setattr(LocalEngine, "run", die)
     with pytest.raises(RunFailed, match="died at part 2"):
         taught.train()
+
+
+def _model_of(column):
+    return make_pipeline(words(column, n_features=2**10), SGDClassifier(loss="log_loss"))
+
+
+def test_a_model_that_reads_what_is_no_input_is_told_with_job_column_and_inputs(
+    taught, monkeypatch
+):
+    monkeypatch.setattr(Toy, "model", partial(_model_of, "txet"))
+    with pytest.raises(DeclarationError) as caught:
+        taught.train()
+    assert caught.value.message == (
+        "toy: its code reads the column 'txet', which is not one of its inputs"
+    )
+    assert caught.value.hint == "did you mean 'text'? `inputs` of the job names: text"
+    assert caught.value.location.endswith(f"toy/job.py:{Toy.place.line}")
+
+
+@pytest.mark.parametrize("error", [KeyError("good"), KeyError(), KeyError(3)])
+def test_another_key_that_is_missing_is_left_as_it_is(error):
+    with pytest.raises(KeyError) as caught, reading_inputs_only(Toy):
+        raise error
+    assert caught.value is error
 
 
 def test_no_labelled_rows(tmp_path):

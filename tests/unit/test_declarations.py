@@ -144,6 +144,29 @@ def test_a_wrong_job_or_output(project, old, new, message, line):
         assert error.location == f"{project}/jobs/toy/job.py:{line}"
 
 
+BROKEN_GATES = [
+    ('(Gate("f1_micro", at_least=0.5),)', "'f1_micro' of a gate is no metric", "did you mean 'f1_macro'"),
+    ('(Gate("class_02_f1", at_least=0.5),)', "'class_02_f1' of a gate", "class_01_recall"),
+    ('(Gate("f1_macro", at_least=0.5))', "Toy has a wrong `gates`", "(Gate(...),)"),
+    ('("f1_macro",)', "Toy has a wrong `gates`", "it is a tuple of gates"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("gates", "message", "hint"), BROKEN_GATES)
+def test_a_wrong_gate_is_refused_before_any_training(project, gates, message, hint):
+    change(project / "jobs/toy/job.py", '"tests"', f'"tests"\n    gates = {gates}')
+    error = fault(project)
+    assert message in error.message
+    assert hint in error.hint
+    assert error.location == f"{project}/jobs/toy/job.py:16"
+
+
+@pytest.mark.parametrize("gates", ["()", '(Gate("class_01_recall", at_least=0.5),)'])
+def test_gates_on_what_the_evaluation_has_are_taken(project, gates):
+    change(project / "jobs/toy/job.py", '"tests"', f'"tests"\n    gates = {gates}')
+    assert not load_project(project).faults
+
+
 BROKEN_VIEWS = [
     ('entity="note_id"', 'entity="id"', "entity key column 'id'", 6),
     ('cursor="updated_at"', 'cursor="changed"', "cursor column 'changed'", 6),

@@ -35,6 +35,7 @@ from mlbatch.connectors.skops_file import (
 from mlbatch.errors import ModelIncompatible, ModelTampered, UsageError
 from mlbatch.evaluation import confusion_svg, evaluate
 from mlbatch.fitting import LabelledBatch, Plan, fit
+from mlbatch.gates import metric_names
 from mlbatch.model import TrainedModel
 from mlbatch.text import TRUSTED, characters, words
 
@@ -170,6 +171,14 @@ def test_an_evaluation_tells_numbers_a_table_and_a_picture(three):
     svg = three.evaluation.confusion_svg()
     assert svg.count("<rect") == 9
     assert "&lt;b&gt;" in confusion_svg(["<b>"], np.array([[1]]))
+
+
+@pytest.mark.parametrize("classes", [(False, True), ("a", "b", "c")])
+def test_gates_may_name_exactly_what_an_evaluation_measures(classes):
+    answers = [*classes, classes[0]]
+    chances = np.full((len(answers), len(classes)), 1 / len(classes))
+    found = evaluate(classes, answers, answers, chances)
+    assert metric_names(len(classes)) == tuple(found.metrics())
 
 
 def test_tables_are_aligned_for_japanese():

@@ -30,7 +30,7 @@ from mlbatch.ledger import (
 )
 from mlbatch.planner import Facts, Repair, Request, check_slot, decide, spell
 from mlbatch.reconciliation import compare
-from mlbatch.reporting import speed
+from mlbatch.reporting import counted, speed
 from mlbatch.window import Watermark
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -73,6 +73,31 @@ def test_verdicts_are_spelt_for_people():
         "f1 0.750 (no champion yet): ok",
         "x not measured (at least 1.000): refused",
     ]
+
+
+@pytest.mark.parametrize(
+    ("gate", "told"),
+    [
+        (Gate("f1_macro", at_least=0.6), "f1_macro at least 0.60"),
+        (Gate("rows_judged", at_least=200), "rows_judged at least 200"),
+        (Gate("accuracy", at_least=0.9925), "accuracy at least 0.9925"),
+        (
+            Gate("f1_macro", not_worse_than_champion_by=0.02),
+            "f1_macro at most 0.02 below the champion's",
+        ),
+        (
+            Gate("f1_macro", not_worse_than_champion_by=0),
+            "f1_macro at most 0.00 below the champion's",
+        ),
+    ],
+)
+def test_gates_are_spelt_for_people(gate, told):
+    assert str(gate) == told
+
+
+@pytest.mark.parametrize(("number", "told"), [(0, "0 parts"), (1, "1 part"), (2000, "2,000 parts")])
+def test_one_part_is_no_parts(number, told):
+    assert counted(number, "part") == told
 
 
 @pytest.mark.parametrize("conditions", [{}, {"at_least": 0.1, "not_worse_than_champion_by": 0.1}])

@@ -70,8 +70,8 @@ REDSHIFT = "[profiles.default.warehouse]\nkind = 'redshift'\ndatabase = 'd'\n"
         ("[profiles.default]\nroot = '/'", "root is the folder of mlbatch.toml"),
         ("[profiles.default.sink]\n" + LOCAL + "port = 0", "sink.port"),
         ("[profiles.default.sink]\n" + LOCAL + "port = 65536", "sink.port"),
-        ("[profiles.default.sink]\nkind = 'mysql'", "sink.host: Field required"),
-        ("[profiles.default.storage]\nkind = 's3'", "storage.bucket: Field required"),
+        ("[profiles.default.sink]\nkind = 'mysql'", "sink.host is required of the kind mysql"),
+        ("[profiles.default.storage]\nkind = 's3'", "storage.bucket is required of the kind s3"),
         (
             "[profiles.default.storage]\nkind = 's3'\nbucket = 'b'\naccess_key = 'k'",
             "storage: keys are for stand-ins; on AWS use a role",
@@ -81,7 +81,10 @@ REDSHIFT = "[profiles.default.warehouse]\nkind = 'redshift'\ndatabase = 'd'\n"
         (REDSHIFT + "cluster = 'c'\npart_megabytes = 4", "warehouse.part_megabytes"),
         (REDSHIFT + "cluster = 'c'\npart_megabytes = 6201", "warehouse.part_megabytes"),
         (REDSHIFT + "cluster = 'c'\nstatement_seconds = 0", "warehouse.statement_seconds"),
-        ("[profiles.default.warehouse]\nkind = 'queuery'", "warehouse.endpoint: Field required"),
+        (
+            "[profiles.default.warehouse]\nkind = 'queuery'",
+            "warehouse.endpoint is required of the kind queuery",
+        ),
         ("[profiles.default.throttle]\nlag_seconds = nan", "throttle.lag_seconds"),
         ("[profiles.default.throttle]\nthreads_running = 0", "throttle.threads_running"),
         ("[profiles.default.tracking]\nkind = 'paper'", "tracking.kind"),
@@ -155,3 +158,91 @@ def test_settings_cannot_be_changed_afterwards(root):
     for target, name in ((settings, "workers"), (settings.sink, "path")):
         with pytest.raises(ValueError, match="frozen"):
             setattr(target, name, 1)
+
+
+def faults_of(root):
+    with pytest.raises(SettingsError) as caught:
+        load_settings(root)
+    return caught.value.message.split("\n  ")
+
+
+def test_every_fault_is_told_in_plain_words_with_what_was_meant(root):
+    (root / "mlbatch.toml").write_text(
+        "[profiles.default]\nworkrs = 2\nstorage = 3\n"
+        "[profiles.default.sink]\nkind = 'mysql'\nhots = 'db'\ndatabase = 'd'\nuser = 'u'\n"
+        "[profiles.default.warehouse]\nkind = 'redshfit'\n"
+        "[profiles.default.throttle]\nlag_secnds = 1\n"
+    )
+    place = f"{root / 'mlbatch.toml'}, profile default"
+    assert sorted(faults_of(root)) == sorted(
+        [
+            f"{place}: workrs is no setting; did you mean workers?",
+            f"{place}: sink.hots is no setting of the kind mysql; did you mean sink.host?",
+            f"{place}: throttle.lag_secnds is no setting; did you mean throttle.lag_seconds?",
+            f"{place}: warehouse.kind: 'redshfit' is none of 'duckdb', 'redshift', 'queuery'; "
+            "did you mean redshift?",
+            f"{place}: storage is a table of settings, not one value",
+            f"{place}: sink.host is required of the kind mysql",
+        ]
+    )
+
+
+def test_a_setting_of_another_kind_is_told_as_such(root):
+    (root / "mlbatch.toml").write_text("[profiles.default.sink]\nhost = 'db'\n")
+    (told,) = faults_of(root)
+    assert told.endswith("sink.host is no setting of the kind sqlite; it is one of the kind mysql")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "told"),
+    [
+        ("MLBATCH_WORKERS", "three", "environment, MLBATCH_WORKERS: workers: Input should be"),
+        ("mlbatch_sink__pth", "x", "environment, mlbatch_sink__pth: sink.pth is no setting of the"),
+        ("MLBATCH_SINK", "x", "environment, MLBATCH_SINK: sink is a table of settings"),
+        ("MLBATCH_SINK__KIND", "mysqll", "environment, MLBATCH_SINK__KIND: sink.kind: 'mysqll' is"),
+        ("MLBATCH_SINK__KIND__X", "y", "environment, MLBATCH_SINK__KIND__X: sink.kind: "),
+        ("MLBATCH_WORKRS", "3", "environment: MLBATCH_WORKRS is no setting; did you mean MLBATCH_WORKERS?"),
+        ("MLBATCH_SNK__KIND", "x", "environment: MLBATCH_SNK__KIND is no setting; did you mean MLBATCH_SINK__KIND?"),
+        ("MLBATCH_SINK_PORT", "1", "environment: MLBATCH_SINK_PORT is no setting; did you mean MLBATCH_SINK__PORT?"),
+        ("MLBATCH_WORKERS__X", "3", "environment: MLBATCH_WORKERS__X is no setting"),
+        ("MLBATCH_ROOT", "/", "environment: MLBATCH_ROOT is no setting"),
+    ],
+)  # fmt: skip
+def test_a_fault_of_the_environment_is_not_the_file_s(root, monkeypatch, variable, value, told):
+    monkeypatch.setenv(variable, value)
+    (fault,) = faults_of(root)
+    assert fault.startswith(told)
+
+
+def test_what_is_wanting_names_the_variables_that_ask_for_it(root, monkeypatch):
+    monkeypatch.setenv("MLBATCH_SINK__KIND", "mysql")
+    monkeypatch.setenv("MLBATCH_SINK__PASSWORD", "hunter2")
+    monkeypatch.setenv("MLBATCH_WORKRS", "3")
+    *wanting, unknown = faults_of(root)
+    place = f"{root / 'mlbatch.toml'}, profile default, with"
+    around = f"{place} MLBATCH_SINK__KIND, MLBATCH_SINK__PASSWORD: sink"
+    assert wanting == [
+        f"{around}.{key} is required of the kind mysql" for key in ("host", "database", "user")
+    ]
+    assert unknown.startswith("environment: MLBATCH_WORKRS")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("MLBATCH_FAILPOINT", "after_commit:kill"),
+        ("MLBATCH_SHARED_DATA", "/data"),
+        ("MLBATCH_DEVSTACK_MARK", "x"),
+        ("MLBATCH_TEST_MYSQL", "x"),
+        ("MLBATCH_PROFILE", "small"),
+        ("MLBATCH_MLFLOW_SERVICE_HOST", "10.0.0.1"),
+        ("MLBATCH_SERVICE_PORT_HTTP", "80"),
+        ("MLBATCH_MLFLOW_SERVICE_PORT", "80"),
+        ("MLBATCH_MLFLOW_PORT_80_TCP_PORT", "80"),
+        ("MLBATCH_MLFLOW_PORT", "tcp://10.0.0.1:80"),
+        ("MLBATCH_MLFLOW_PORT_80_TCP_ADDR", "10.0.0.1"),
+    ],
+)
+def test_variables_that_others_read_or_write_are_left_alone(root, monkeypatch, variable, value):
+    monkeypatch.setenv(variable, value)
+    assert load_settings(root).root == root

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -64,6 +65,55 @@ def test_a_stem_that_is_killed_is_a_passing_fault():
     stem.stop()
 
 
+def test_a_fresh_stem_knows_nothing_of_this_process(monkeypatch):
+    monkeypatch.setattr(f"{__name__}.MEANWHILE", "changed")
+    stem = Stem(life, pickle.dumps(life))
+    worker, number = started(stem)
+    worker.send(1)
+    parent, seen, told = worker.recv()
+    assert (seen, told) == ("as it was", 1)
+    assert parent not in (os.getpid(), number)
+    worker.send("end")
+    assert stem.exit_code(number) == 0
+    stem.stop()
+
+
+def test_a_stem_does_not_wait_for_a_worker_that_is_stopped():
+    stem = Stem(life)
+    _, number = started(stem)
+    os.kill(number, signal.SIGSTOP)
+    stem.stop()
+    assert gone_in(10, number)
+
+
+class Unloadable:
+    def __reduce__(self):
+        return (int, ("no number",))
+
+
+def test_work_that_cannot_be_loaded_is_no_death_of_a_worker():
+    with pytest.raises(ValueError, match="no number"):
+        list(LocalEngine(2).run(Unloadable(), [PartTask(0), PartTask(1)], no))
+
+
+def test_an_early_stem_serves_all_runs_of_a_process():
+    engine = LocalEngine(2)
+    engine.warm_up()
+    tasks = [PartTask(0), PartTask(1)]
+    parents = {o.stage_seconds["parent"] for _ in range(2) for o in engine.run(Parent(), tasks, no)}
+    assert len(parents) == 1
+    assert parents != {os.getpid()}
+
+
+class Parent:
+    def __call__(self, task):
+        return PartOutcome(task.part_number, {"parent": os.getppid()})
+
+
+def no(death):
+    raise AssertionError(death)
+
+
 def gone_in(seconds, process):
     until = time.monotonic() + seconds
     while time.monotonic() < until:
@@ -94,7 +144,7 @@ def run_sleepers():
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are read from /proc")
 @pytest.mark.parametrize("stopped", [None, 0, 1])
 def test_workers_die_with_the_process_that_they_work_for(stopped):
-    """Also while the other one is stopped, whatever it has inherited."""
+    """Also while one is stopped, whatever it has inherited."""
     command = [sys.executable, "-c", f"from {__name__} import run_sleepers; run_sleepers()"]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
@@ -102,8 +152,5 @@ def test_workers_die_with_the_process_that_they_work_for(stopped):
         if stopped is not None:
             os.kill(workers[stopped], signal.SIGSTOP)
         process.kill()
-        others = [w for n, w in enumerate(workers) if n != stopped]
-        assert all(gone_in(10, worker) for worker in others)
-        if stopped is not None:
-            os.kill(workers[stopped], signal.SIGCONT)
-            assert gone_in(10, workers[stopped])
+        # The one that is stopped is killed by the process that it was forked from.
+        assert all(gone_in(10, worker) for worker in workers)
