@@ -59,11 +59,6 @@ def test_every_command_option_and_exit_code_is_described():
         assert re.search(rf"^\| {code.value} \|", text, re.MULTILINE)
 
 
-def test_the_japanese_readme_has_every_exit_code():
-    (line,) = re.findall(r"終了コードは.*?です。", page("README.ja.md"), re.DOTALL)
-    assert [int(code) for code in re.findall(r"\d+", line)] == [code.value for code in ExitCode]
-
-
 def test_the_page_of_commands_names_the_variables_of_its_settings():
     text = page("docs/cli.md")
     settings = [n for n, f in Settings.model_fields.items() if f.annotation in (int, str)]
