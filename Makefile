@@ -56,7 +56,7 @@ format: setup ## Bring the code into shape
 cover: setup ## Run all tests and show what they do not reach
 	@$(BIN)/python -m pytest -n auto --cov --cov-report=term --cov-fail-under=95
 
-bench: setup mariadb bench-wires ## Measure scoring beside pandas, awswrangler, Ray, Spark, Metaflow and the floor; most of an hour
+bench: setup mariadb bench-wires ## Measure scoring beside pandas, awswrangler, Ray, Spark, Metaflow and the floor; half an hour
 	@$(BIN)/python -m benchmarks.scoring
 
 profile: setup mariadb ## Say where the time of an inference goes, by stage; a minute

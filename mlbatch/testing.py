@@ -27,6 +27,7 @@ from mlbatch.connectors.duckdb import DuckdbWarehouse
 from mlbatch.connectors.folder import FolderStorage
 from mlbatch.connectors.sqlite import SqliteSink
 from mlbatch.engines.local import LocalEngine
+from mlbatch.errors import ModelTampered
 from mlbatch.inference import Inference, infer
 from mlbatch.ledger import QuarantinedRow
 from mlbatch.planner import Request
@@ -204,4 +205,8 @@ class _Given:
     predictor: Predictor
 
     def __call__(self, job: type[Job], folder: Path, digest: str) -> Predictor:  # noqa: ARG002
+        if not folder.exists():
+            # As any model that was not fetched yet.
+            message = f"{folder} is not there"
+            raise ModelTampered(message)
         return predictor(job, self.predictor)

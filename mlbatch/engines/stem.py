@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gc
 import multiprocessing
+import os
 import pickle
 import signal
 import warnings
@@ -106,6 +107,8 @@ def _grow(ours: Connection | None, orders: Connection, life: Life, imports: byte
         # Also those that are stopped, and would keep this process.
         for worker in workers.values():
             worker.kill()
+        # Nothing is left to write, and what is frozen would be told as leaked.
+        os._exit(0)
 
 
 def _obey(orders: Connection, life: Life, workers: dict[int, ForkProcess]) -> None:

@@ -161,7 +161,7 @@ def test_what_vanishes_meanwhile_passes_the_same_gate(harness, monkeypatch):
         return compared(*given)
 
     monkeypatch.setattr(repair, "compared", compare_later)
-    with pytest.raises(GateRefused, match="16 of 21 predictions .* more than 5 may be removed"):
+    with pytest.raises(GateRefused, match=r"16 of 21 predictions .* more than 5 may be removed"):
         reconcile(Toy, harness.tools, max_deletes=9)
     assert ids(harness) == list(range(5, 26))
 

@@ -304,16 +304,16 @@ def test_readers_are_waited_for_and_then_nothing_has_changed(server, monkeypatch
 
 def test_a_switch_between_the_look_and_the_lease_is_noticed(server, monkeypatch):
     """Else the lease would be that of a generation that no longer serves, under the declared name."""
-    first = ledger_store._first
+    make_free = ledger_store._make_free
 
-    def after_a_switch(connection, query):
-        monkeypatch.setattr(ledger_store, "_first", first)
+    def after_a_switch(*given):
+        monkeypatch.setattr(ledger_store, "_make_free", make_free)
         leases = both(server)
         server.swap(*leases)
         free(server, leases)
-        return first(connection, query)
+        make_free(*given)
 
-    monkeypatch.setattr(ledger_store, "_first", after_a_switch)
+    monkeypatch.setattr(ledger_store, "_make_free", after_a_switch)
     with pytest.raises(Fenced, match="the lease of mood was taken over"):
         server.ledger().acquire("mood", "toy", ME, 500)
     assert server.ledger().acquire("mood", "toy", ME, 501).generation == "g2"
