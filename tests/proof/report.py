@@ -60,7 +60,9 @@ def main() -> int:
     parser.add_argument("size", choices=list(SIZES))
     parser.add_argument("--seed", type=int, default=int(datetime.now(UTC).timestamp()))
     parser.add_argument("--only", help="one kind of campaign; the other lines stay as they were")
-    parser.add_argument("--sink", choices=["mysql", "sqlite"], help="only the lines of one database")
+    parser.add_argument(
+        "--sink", choices=["mysql", "sqlite"], help="only the lines of one database"
+    )
     given = parser.parse_args()
     print(f"commit {commit()}, seed {given.seed}", flush=True)
     verdicts = [_ran(given.size, tally) for tally in _tallies(given)]
