@@ -60,11 +60,14 @@ def main() -> int:
     parser.add_argument("size", choices=list(SIZES))
     parser.add_argument("--seed", type=int, default=int(datetime.now(UTC).timestamp()))
     parser.add_argument("--only", help="one kind of campaign; the other lines stay as they were")
+    parser.add_argument(
+        "--sink", choices=["mysql", "sqlite"], help="only the lines of one database"
+    )
     given = parser.parse_args()
     print(f"commit {commit()}, seed {given.seed}", flush=True)
     verdicts = [_ran(given.size, tally) for tally in _tallies(given)]
     is_clean = all(verdicts)
-    if given.size == "pairs" or given.only:
+    if given.size == "pairs" or given.only or given.sink:
         return int(not is_clean)
     mutants = subprocess.run(
         [sys.executable, "-m", "proof.mutants"], capture_output=True, text=True, check=False
@@ -76,7 +79,7 @@ def main() -> int:
 
 def _tallies(given: argparse.Namespace) -> Iterator[tuple[int, Tally]]:
     for number, (kind, sink, strikes) in enumerate(SIZES[given.size]):
-        if given.only not in (None, kind):
+        if given.only not in (None, kind) or given.sink not in (None, sink):
             continue
         with tempfile.TemporaryDirectory() as place:
             tally = campaign(kind, sink, given.seed + number, strikes, Path(place))
