@@ -91,6 +91,14 @@ def make_importable(root: Path) -> None:
     importlib.invalidate_caches()
 
 
+def imported_root() -> Path | None:
+    """The project whose folders `make_importable` made these packages mean; None where it did not."""
+    for package in map(sys.modules.get, _PACKAGES):
+        if package is not None and package.__spec__ is None:
+            return Path(package.__path__[0]).parent
+    return None
+
+
 def _load_job(name: str, file: Path) -> type[Job]:
     try:
         module = importlib.import_module(f"jobs.{name}.job")

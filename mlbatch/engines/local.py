@@ -20,11 +20,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 
 import pyarrow as pa
 
 from mlbatch.engine import PartOutcome, PartTask, WorkerDied
 from mlbatch.engines.stem import Stem
+from mlbatch.project import imported_root, make_importable
 
 Work = Callable[[PartTask], PartOutcome]
 OnDeath = Callable[[WorkerDied], PartTask]
@@ -70,11 +72,24 @@ class LocalEngine:
         if self._early:
             yield self._early[0]
             return
-        stem = Stem(_serve, carried)
+        stem = Stem(_serve, _Imports(imported_root(), carried))
         try:
             yield stem
         finally:
             stem.stop()
+
+
+@dataclass(frozen=True, slots=True)
+class _Imports:
+    """What a fresh interpreter needs in memory before it forks workers."""
+
+    project: Path | None
+    work: bytes
+
+    def __call__(self) -> None:
+        if self.project is not None:
+            make_importable(self.project)
+        pickle.loads(self.work)  # noqa: S301  our own bytes, from our own parent process
 
 
 class _Worker:

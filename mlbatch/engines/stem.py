@@ -11,7 +11,6 @@ from __future__ import annotations
 import gc
 import multiprocessing
 import os
-import pickle
 import signal
 import warnings
 from collections.abc import Callable, Iterator
@@ -32,15 +31,16 @@ _START, _END = 0, -1
 class Stem:
     """Forks workers, each with a pipe of its own, and tells how they ended."""
 
-    def __init__(self, life: Life, imports: bytes | None = None) -> None:
+    def __init__(self, life: Life, prepare: Callable[[], object] | None = None) -> None:
         """Fork this process, now.
 
-        With ``imports``, a pickle, start a fresh interpreter instead, which imports what that needs.
+        With ``prepare``, which can be pickled, start a fresh interpreter instead, which calls it for
+        what it imports.
         """
-        context: BaseContext = multiprocessing.get_context("fork" if imports is None else "spawn")
+        context: BaseContext = multiprocessing.get_context("fork" if prepare is None else "spawn")
         self._orders, theirs = context.Pipe()
-        ours = self._orders if imports is None else None
-        self._process = context.Process(target=_grow, args=(ours, theirs, life, imports))  # type: ignore[attr-defined]
+        ours = self._orders if prepare is None else None
+        self._process = context.Process(target=_grow, args=(ours, theirs, life, prepare))  # type: ignore[attr-defined]
         with warnings.catch_warnings():
             # Native libraries have threads from their import on, which wait for work and hold no lock.
             warnings.simplefilter("ignore", DeprecationWarning)
@@ -86,17 +86,22 @@ class Stem:
             raise TemporaryError(message, hint=hint) from error
 
 
-def _grow(ours: Connection | None, orders: Connection, life: Life, imports: bytes | None) -> None:
+def _grow(
+    ours: Connection | None,
+    orders: Connection,
+    life: Life,
+    prepare: Callable[[], object] | None,
+) -> None:
     """The stem's life: an order to fork, or to tell of an end, until its pipe closes."""
     if ours is not None:
         ours.close()
     # Whoever presses Ctrl-C or ends the whole group ends the first process, which sees to the workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    if imports is not None:
+    if prepare is not None:
         # What does not load here does not load in a worker, which says so.
         with suppress(Exception):
-            pickle.loads(imports)  # noqa: S301  our own bytes, from our own parent process
+            prepare()
     # A collection of garbage writes into every object that it visits, and so takes a worker's own copy
     # of memory that all of them could share. What is there by now is never garbage.
     gc.freeze()

@@ -2,7 +2,6 @@
 
 import multiprocessing
 import os
-import pickle
 import signal
 import subprocess
 import sys
@@ -67,7 +66,7 @@ def test_a_stem_that_is_killed_is_a_passing_fault():
 
 def test_a_fresh_stem_knows_nothing_of_this_process(monkeypatch):
     monkeypatch.setattr(f"{__name__}.MEANWHILE", "changed")
-    stem = Stem(life, pickle.dumps(life))
+    stem = Stem(life, os.getpid)
     worker, number = started(stem)
     worker.send(1)
     parent, seen, told = worker.recv()
