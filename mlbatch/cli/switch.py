@@ -65,7 +65,7 @@ def switch_command(
 
 
 def _drop_kept(session: Session, job: str, *, sure: bool) -> int:
-    declared, tools = session.job(job), session.tools(at_work=True)
+    declared, tools = session.job(job), session.tools()
     generations = switching.kept(declared, tools)
     tables = ", ".join(beside(declared.output.table.name, name) for name in generations)
     if not generations:
