@@ -32,7 +32,7 @@ CREATE TABLE bench_peer (
   id BIGINT PRIMARY KEY, label VARCHAR(8) NOT NULL, score DOUBLE NOT NULL,
   model_version INT NOT NULL, updated_at DATETIME(6) NOT NULL)
 """
-CHECK = "SELECT COUNT(*), SUM(CRC32(CONCAT_WS(',', {key}, label))), AVG(score) FROM {table}"
+CHECK = "SELECT COUNT(*), SUM(CRC32(CONCAT_WS(',', id, label))), AVG(score) FROM {table}"
 
 
 def main() -> None:
@@ -60,8 +60,8 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--recipes", type=int, default=120_000)
-    parser.add_argument("--steps", type=int, default=480_000)
+    parser.add_argument("--recipes", type=int, default=240_000)
+    parser.add_argument("--steps", type=int, default=720_000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--growth", type=int, default=1_000_000, help="Steps for memory; 0: none.")
     parser.add_argument("--no-delta", dest="delta", action="store_false")
@@ -84,33 +84,41 @@ def machine() -> dict[str, Any]:
 
 
 def race(kind: str, rows: int, server: MariaDb, options: argparse.Namespace) -> dict[str, Any]:
-    """All contenders on one kind of rows, in turn, so many rounds."""
+    """All contenders on one kind of rows, in turn, so many rounds after one in which memory is looked at."""
     source, parts = corpus.parts(HOME, kind, rows)
     told = _told(kind, parts, server)
     contenders = [OURS, SCRIPT, *(() if options.without_peers else OTHERS)]
     reasons = {c.name: missing(c) for c in contenders}
     runs: dict[str, list[dict[str, float]]] = {c.name: [] for c in contenders}
+    peaks: dict[str, float] = {}
     floor = Floor(HOME, parts, Path(str(told["weights"])))
     floors: list[float] = []
     expected = None
-    for number in range(options.rounds):
+    for number in range(1 + options.rounds):
         for contender in contenders:
             if reasons[contender.name]:
                 continue
+            database = f"{kind}_{number}_{contender.name}"
             try:
-                got, answer = _run(contender, told, server, f"{kind}_{number}_{contender.name}")
+                got, answer = _run(contender, told, server, database, memory=not number)
             except FailedError as error:
                 reasons[contender.name] = str(error)
                 continue
             expected = expected or answer
             reasons[contender.name] = _difference(answer, expected)
-            runs[contender.name].append(got.to_json())
-            print(f"{kind} round {number + 1}: {contender.name:<12} {rows / got.seconds:>9,.0f}/s")
-        if floor.missing is None:
+            if got.peak_pss_mb is None:
+                runs[contender.name].append(got.to_json())
+            else:
+                peaks[contender.name] = got.peak_pss_mb
+            print(f"{kind} round {number}: {contender.name:<12} {rows / got.seconds:>9,.0f}/s")
+        if floor.missing is None and number:
             floors.append(floor.seconds())
-            print(f"{kind} round {number + 1}: floor        {rows / floors[-1]:>9,.0f}/s")
+            print(f"{kind} round {number}: floor        {rows / floors[-1]:>9,.0f}/s")
     left_out = {name: reason for name, reason in reasons.items() if reason}
-    return {"rows": rows, "source": source, "runs": runs, "floor": floors, "left_out": left_out}
+    return {
+        "rows": rows, "source": source, "runs": runs, "peak_pss_mb": peaks, "floor": floors,
+        "left_out": left_out,
+    }  # fmt: skip
 
 
 def _told(kind: str, parts: list[Path], server: MariaDb) -> dict[str, Any]:
@@ -126,7 +134,7 @@ def _told(kind: str, parts: list[Path], server: MariaDb) -> dict[str, Any]:
 
 
 def _run(
-    contender: Contender, told: Mapping[str, Any], server: MariaDb, database: str
+    contender: Contender, told: Mapping[str, Any], server: MariaDb, database: str, *, memory: bool
 ) -> tuple[Measured, tuple[Any, ...]]:
     """One run into a database of its own; what it took and what the table then holds."""
     admin = MysqlAddress(
@@ -142,14 +150,13 @@ def _run(
                 connection.query(PEER_TABLE)
         arguments = json.dumps({**told, "table": table, "database": database})
         command = [*contender.command, arguments]
-        got = measure(command, contender.cwd, os.environ, LONGEST_SECONDS)
-        key = "text_id" if contender is OURS else "id"
+        got = measure(command, contender.cwd, os.environ, LONGEST_SECONDS, memory=memory)
         # A new connection: the server closes those that slept through a slow contender.
         with (
             closing(connect(replace(admin, database=database))) as connection,
             closing(connection.cursor()) as cursor,
         ):
-            cursor.execute(CHECK.format(key=key, table=table))
+            cursor.execute(CHECK.format(table=table))
             return got, cursor.fetchone()
     finally:
         with closing(connect(admin)) as connection:
@@ -168,9 +175,12 @@ def growth(server: MariaDb, options: argparse.Namespace) -> dict[str, float]:
     for rows in (options.growth // 10, options.growth):
         _, parts = corpus.parts(HOME, "steps", rows)
         told = _told("steps", parts, server)
-        got = [_run(OURS, told, server, f"growth_{rows}_{n}")[0] for n in range(options.rounds)]
-        peaks[str(rows)] = statistics.median(one.peak_pss_mb for one in got)
-        print(f"{rows:,} steps: {peaks[str(rows)]:,.0f} MB, {rows / got[-1].seconds:,.0f}/s")
+        got = [
+            _run(OURS, told, server, f"growth_{rows}_{n}", memory=True)[0]
+            for n in range(options.rounds)
+        ]
+        peaks[str(rows)] = statistics.median(one.peak_pss_mb or 0.0 for one in got)
+        print(f"{rows:,} steps: {peaks[str(rows)]:,.0f} MB")
     return peaks
 
 

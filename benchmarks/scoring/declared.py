@@ -26,39 +26,39 @@ def build() -> Pipeline:
 
 
 class Texts(
-    FeatureView, entity="text_id", cursor="updated_at", tombstone="deleted_at", query="texts.sql"
+    FeatureView, entity="id", cursor="updated_at", tombstone="deleted_at", query="texts.sql"
 ):
     """One text a row."""
 
     owner = "benchmarks"
 
-    text_id: Annotated[int, Doc("Number of the text.")]
+    id: Annotated[int, Doc("Number of the text.")]
     text: Annotated[str, Doc("What it says.")]
     updated_at: Annotated[datetime, Doc("When it changed last.")]
     deleted_at: Annotated[datetime | None, Doc("When it was deleted.")]
 
 
-class Labels(FeatureView, entity="text_id", query="labels.sql"):
+class Labels(FeatureView, entity="id", query="labels.sql"):
     """A label for a text."""
 
     owner = "benchmarks"
 
-    text_id: Annotated[int, Doc("Number of the text.")]
+    id: Annotated[int, Doc("Number of the text.")]
     label: Annotated[str, Doc("Its label.")]
 
 
-class Recipe(Output, table="bench_recipes", key="text_id"):
+class Recipe(Output, table="bench_recipes", key="id"):
     """A label for a long text."""
 
-    text_id: Annotated[int, Doc("Number of the text.")]
+    id: Annotated[int, Doc("Number of the text.")]
     label: Annotated[C30, Doc("One of thirty.")]
     score: Annotated[float, Ge(0), Le(1), Doc("How sure that is.")]
 
 
-class Step(Output, table="bench_steps", key="text_id"):
+class Step(Output, table="bench_steps", key="id"):
     """A label for a short text."""
 
-    text_id: Annotated[int, Doc("Number of the text.")]
+    id: Annotated[int, Doc("Number of the text.")]
     label: Annotated[C20, Doc("One of twenty.")]
     score: Annotated[float, Ge(0), Le(1), Doc("How sure that is.")]
 

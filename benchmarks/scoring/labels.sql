@@ -1,3 +1,3 @@
-SELECT id AS text_id
+SELECT id
      , label
   FROM known

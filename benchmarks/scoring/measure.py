@@ -7,6 +7,7 @@ import os
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,14 +22,16 @@ class Measured:
 
     seconds: float
     """Of its work alone, without imports and start-up."""
+    whole_seconds: float
+    """Of the command, from its start to its end."""
     cpu_seconds: float
     """Of all its processes, everything included, the database excluded."""
-    peak_pss_mb: float
-    """Of all its processes together."""
+    peak_pss_mb: float | None
+    """Of all its processes together; None where nobody looked."""
 
     def to_json(self) -> dict[str, float]:
         """For the results."""
-        return {name: round(value, 3) for name, value in asdict(self).items()}
+        return {name: round(value, 3) for name, value in asdict(self).items() if value is not None}
 
 
 class FailedError(Exception):
@@ -36,17 +39,28 @@ class FailedError(Exception):
 
 
 def measure(
-    command: Sequence[str], cwd: Path, environment: Mapping[str, str], seconds: float
+    command: Sequence[str],
+    cwd: Path,
+    environment: Mapping[str, str],
+    seconds: float,
+    *,
+    memory: bool = False,
 ) -> Measured:
-    """Run ``command`` for at most so many seconds; its last line of output is JSON with "seconds"."""
+    """Run ``command`` for at most so many seconds; its last line of output is JSON with "seconds".
+
+    To add up proportional sets the system walks through all pages of all processes, which slows those down
+    the more that they share: whoever wants ``memory`` should not believe the seconds.
+    """
+    started = time.perf_counter()
     with tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(
             command, cwd=cwd, env=dict(environment), stdout=subprocess.PIPE, stderr=errors,
             text=True, start_new_session=True,
         )  # fmt: skip
-        watch = _Watch(process.pid)
+        watch = _Watch(process.pid, memory=memory)
         try:
             output, _ = process.communicate(timeout=seconds)
+            whole = time.perf_counter() - started
         except subprocess.TimeoutExpired as error:
             os.killpg(process.pid, 9)
             raise FailedError(f"took more than {seconds:.0f} s") from error
@@ -56,14 +70,15 @@ def measure(
             errors.seek(0)
             raise FailedError("\n".join(errors.read().splitlines()[-3:]))
     told = json.loads(output.strip().splitlines()[-1])
-    return Measured(told["seconds"], watch.cpu_seconds, watch.peak_pss_mb)
+    peak = watch.peak_pss_mb if memory else None
+    return Measured(told["seconds"], whole, watch.cpu_seconds, peak)
 
 
 class _Watch:
     """Looks at all processes of a session, again and again."""
 
-    def __init__(self, session: int) -> None:
-        self._session = session
+    def __init__(self, session: int, *, memory: bool) -> None:
+        self._session, self._memory = session, memory
         self._ticks: dict[int, int] = {}
         self.peak_pss_mb = 0.0
         self._stop = threading.Event()
@@ -93,6 +108,8 @@ class _Watch:
             if int(fields[3]) != self._session:
                 return 0
             self._ticks[int(entry.name)] = int(fields[11]) + int(fields[12])
+            if not self._memory:
+                return 0
             lines = (entry / "smaps_rollup").read_text().splitlines()
         except OSError:
             return 0

@@ -39,7 +39,7 @@ def keys(results: Mapping[str, Any], wires: Path) -> dict[str, float | None]:
         if kind in results:
             found |= _race_keys(kind, results[kind])
     if "recipes" in results:
-        found["peak_pss_mb_max"] = _median(results["recipes"], OURS.name, "peak_pss_mb")
+        found["peak_pss_mb_max"] = results["recipes"]["peak_pss_mb"].get(OURS.name)
         costs = [_cost(results[kind]) for kind in ("recipes", "steps") if kind in results]
         found["safety_cost_max"] = max((cost for cost in costs if cost), default=None)
     if wires.exists():
@@ -117,22 +117,21 @@ def _race_table(kind: str, raced: Mapping[str, Any]) -> list[str]:
     lines = [
         f"**{raced['rows']:,} {kind}**, from {raced['source']}:",
         "",
-        "| who | rows/s | CPU s / million rows | peak PSS MB |",
-        "|---|---|---|---|",
+        "| who | rows/s | whole command s | CPU s / million rows | peak PSS MB |",
+        "|---|---|---|---|---|",
     ]
     for contender in (OURS, SCRIPT, *OTHERS):
         speed = rate(raced, contender.name)
         if speed is None:
             continue
         cpu = _median(raced, contender.name, "cpu_seconds") or 0.0
-        peak = _median(raced, contender.name, "peak_pss_mb") or 0.0
-        per_million = cpu * 1e6 / raced["rows"]
-        lines.append(
-            f"| {contender.name}: {contender.about} | {speed:,.0f} | {per_million:,.0f} | {peak:,.0f} |"
-        )
+        whole = _median(raced, contender.name, "whole_seconds") or 0.0
+        figures = f"{speed:,.0f} | {whole:,.1f} | {cpu * 1e6 / raced['rows']:,.0f}"
+        peak = raced["peak_pss_mb"][contender.name]
+        lines.append(f"| {contender.name}: {contender.about} | {figures} | {peak:,.0f} |")
     floor = rate(raced, "floor")
     if floor is not None:
-        lines.append(f"| the floor: C++, nothing read, nothing written | {floor:,.0f} | | |")
+        lines.append(f"| the floor: C++, nothing read, nothing written | {floor:,.0f} | | | |")
     lines += [f"\nLeft out: {name}: {why}." for name, why in raced["left_out"].items()]
     return lines
 

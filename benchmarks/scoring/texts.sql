@@ -1,4 +1,4 @@
-SELECT id AS text_id
+SELECT id
      , text
      , updated_at
      , deleted_at

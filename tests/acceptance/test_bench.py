@@ -27,10 +27,12 @@ def test_no_two_texts_are_alike_and_all_have_their_length(tmp_path):
 
 def raced(**seconds):
     runs = {
-        name: [{"seconds": s, "cpu_seconds": 2 * s, "peak_pss_mb": 100.0} for s in (s, s, 3 * s)]
+        name: [{"seconds": s, "whole_seconds": s + 1, "cpu_seconds": 2 * s} for s in (s, s, 3 * s)]
         for name, s in seconds.items()
     }
-    return {"rows": 1_000, "source": "x", "runs": runs, "floor": [0.5], "left_out": {}}
+    peaks = dict.fromkeys(seconds, 100.0)
+    told = {"runs": runs, "peak_pss_mb": peaks, "floor": [0.5], "left_out": {}}
+    return {"rows": 1_000, "source": "x", **told}
 
 
 def test_keys_are_ratios_of_medians(tmp_path):
@@ -60,6 +62,7 @@ def test_the_page_says_what_was_reached_and_who_was_left_out(tmp_path):
     assert "old" not in text
     assert "| `recipes_vs_naive` | >= 2.8 | **2.00** |" in text
     assert "| `safety_cost_max` | <= 1.15 | **1.25** |" in text
+    assert "a whole inference, with every safety on | 1,000 | 2.0 | 2,000 | 100 |" in text
     assert "Left out: ray: no wheel." in text
     assert "<svg" in (tmp_path / "performance.svg").read_text()
 
@@ -88,6 +91,7 @@ bench.main()
     assert [len(runs) for runs in results["recipes"]["runs"].values()] == [1, 1]
     assert results["recipes"]["source"] == "sample kitchen"
     assert results["keys"]["safety_cost_max"] > 0
+    assert results["keys"]["peak_pss_mb_max"] > 0
 
 
 def test_a_profile_names_every_stage(tmp_path):
