@@ -15,16 +15,18 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from sklearn.pipeline import Pipeline
+from threadpoolctl import threadpool_limits
 
 from mlbatch.calibration import Sigmoid, Temperature, choose_threshold
 from mlbatch.errors import UsageError
 from mlbatch.evaluation import Evaluation, evaluate
 from mlbatch.model import Label, TrainedModel, decision_values, declared_order
+from mlbatch.weights import Occurring, quicken, slim
 
 _SLICE = 0.2
 """Share of the rows that calibrate where there is one fold."""
@@ -106,12 +108,20 @@ def fit(
 
     Their features are made by a pipeline of ``build``: its steps but the last are stateless. Raises UsageError when a declared label has no row to learn from, or none to be judged on.
     """
-    learner = _Learner(build, plan, _count(batches, plan))
-    with closing(learner):
+    occurring = Occurring()
+    learner = _Learner(build, plan, _count(batches(0), occurring, plan))
+    narrowing = occurring.narrowing(learner.final)
+
+    def narrowed(epoch: int) -> Iterator[LabelledBatch]:
+        return (replace(b, features=narrowing.narrow(b.features)) for b in batches(epoch))
+
+    # The models are side by side already: a BLAS with threads of its own only waits for them.
+    with closing(learner), threadpool_limits(1, user_api="blas"):
         for epoch in range(1, plan.epochs + 1):
-            on_epoch(learner.teach(batches(epoch), epoch))
-    unseen, held_out = learner.decisions(batches(plan.epochs + 1))
+            on_epoch(learner.teach(narrowed(epoch), epoch))
+    unseen, held_out = learner.decisions(narrowed(plan.epochs + 1))
     model = learner.calibrated(unseen)
+    narrowing.widen(model.pipeline[-1])
     answers = model.answer(held_out.values())
     probabilities = model.calibration.probabilities(held_out.values())
     evaluation = evaluate(plan.classes, held_out.truths(), answers.labels, probabilities)
@@ -129,11 +139,12 @@ class _Counts:
         return np.array([by_label[label] for label in labels.tolist()])
 
 
-def _count(batches: Batches, plan: Plan) -> _Counts:
-    """One pass over the labels: balance is known before the first row is taught."""
+def _count(batches: Iterable[LabelledBatch], occurring: Occurring, plan: Plan) -> _Counts:
+    """One pass: the balance of labels, and the columns, are known before the first row is taught."""
     taught: dict[Label, int] = dict.fromkeys(plan.classes, 0)
     judged: dict[Label, int] = dict.fromkeys(plan.classes, 0)
-    for batch in batches(0):
+    for batch in batches:
+        occurring.note(batch.features)
         held_out = batch.split < plan.holdout
         for label, out in zip(batch.labels.tolist(), held_out.tolist(), strict=True):
             (judged if out else taught)[label] += 1
@@ -172,7 +183,7 @@ class _Learner:
     def __init__(self, build: Callable[[], Pipeline], plan: Plan, counts: _Counts) -> None:
         self._plan, self._counts = plan, counts
         self._pipeline = build()
-        self._final = _seeded(self._pipeline[-1], plan.seed)
+        self.final = _seeded(self._pipeline[-1], plan.seed)
         count = 0 if plan.folds == 1 else plan.folds
         self._folds = [_seeded(build()[-1], plan.seed) for _ in range(count)]
         self._random = np.random.default_rng(plan.seed)
@@ -227,7 +238,7 @@ class _Learner:
         order = self._random.permutation(len(labels))
 
         def teach(number: int, classifier: Any) -> int:  # noqa: ANN401
-            is_asked = asked and classifier is self._final
+            is_asked = asked and classifier is self.final
             right = int((classifier.predict(features) == labels).sum()) if is_asked else 0
             rows = order[fold[order] != number]
             if len(rows):
@@ -237,17 +248,17 @@ class _Learner:
             return right
 
         # The final model has the most to do, and begins.
-        models = [self._final, *self._folds]
+        models = [self.final, *self._folds]
         return sum(self._threads.map(teach, [len(self._folds), *range(len(self._folds))], models))
 
     def decisions(self, batches: Iterable[LabelledBatch]) -> tuple[Decisions, Decisions]:
         """Decisions on rows that their model never saw: by the folds, and by the final model."""
         unseen, held_out = Decisions(), Decisions()
-        for classifier in (*self._folds, self._final):
-            _quicken(classifier)
+        for classifier in (*self._folds, self.final):
+            quicken(classifier)
         for batch in batches:
             fold = self._fold_of(batch.split)
-            for number, classifier in enumerate([*(self._folds or [self._final]), self._final]):
+            for number, classifier in enumerate([*(self._folds or [self.final]), self.final]):
                 rows = np.flatnonzero(fold == number)
                 if len(rows):
                     kind = held_out if number == self._plan.folds else unseen
@@ -273,7 +284,7 @@ class _Learner:
             if plan.threshold_recall is not None:
                 scores = calibration.probabilities(values)[:, 1]
                 threshold = choose_threshold(scores, index == 1, plan.threshold_recall)
-        _slim(self._final)
+        slim(self.final)
         return TrainedModel(self._pipeline, plan.classes, calibration, threshold, plan.inputs)
 
 
@@ -282,16 +293,3 @@ def _seeded(classifier: Any, seed: int) -> Any:  # noqa: ANN401
     if "random_state" in classifier.get_params():
         classifier.set_params(random_state=seed)
     return classifier
-
-
-def _quicken(classifier: Any) -> None:  # noqa: ANN401
-    """Lay a linear model's weights out as its decisions read them, or each batch copies them all."""
-    if hasattr(classifier, "coef_"):
-        classifier.coef_ = np.asfortranarray(classifier.coef_)
-
-
-def _slim(classifier: Any) -> None:  # noqa: ANN401
-    """Drop what only further learning needs: an averaged model keeps its weights three times."""
-    for name in ("_standard_coef", "_standard_intercept", "_average_coef", "_average_intercept"):
-        if hasattr(classifier, name):
-            delattr(classifier, name)
