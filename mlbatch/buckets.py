@@ -11,7 +11,7 @@ from __future__ import annotations
 import tempfile
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -20,7 +20,7 @@ import pyarrow as pa
 from pyarrow import ipc
 
 from mlbatch.batches import rebatch
-from mlbatch.errors import RunFailed, out_of_resources
+from mlbatch.errors import OutOfResources, RunFailed, out_of_resources
 from mlbatch.keys import texts
 
 BUCKET_ROWS = 200_000
@@ -112,8 +112,15 @@ def _numbers(batch: pa.RecordBatch, key: Sequence[str], dealing: int) -> np.ndar
 
 
 def _new(schema: pa.Schema, files: ExitStack) -> _Bucket:
-    file: Any = files.enter_context(tempfile.TemporaryFile(prefix="mlbatch-"))  # noqa: SIM115
+    file: Any = tempfile.TemporaryFile(prefix="mlbatch-")  # noqa: SIM115
+    files.callback(_let_go, file)
     return _Bucket(file, ipc.new_stream(file, schema, options=_OPTIONS))
+
+
+def _let_go(file: IO[bytes]) -> None:
+    # What could not be written is tried once more here. Its error was told, and nobody reads it now.
+    with suppress(OSError):
+        file.close()
 
 
 _OPTIONS = ipc.IpcWriteOptions(compression="lz4")
@@ -124,5 +131,10 @@ def _on_disk() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        failed = RunFailed(f"rows cannot be put aside in {tempfile.gettempdir()}: {error}")
+        if tempfile.tempdir is None:
+            # Each folder was tried with a small file, whose own error is not told.
+            message = f"rows cannot be put aside: {error}"
+            hint = "make room in one of them, or name another in the variable TMPDIR"
+            raise OutOfResources(message, hint=hint) from error
+        failed = RunFailed(f"rows cannot be put aside in {tempfile.tempdir}: {error}")
         raise out_of_resources(error) or failed from error

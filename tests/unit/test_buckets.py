@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import resource
 from collections import Counter
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 from mlbatch import buckets
 from mlbatch.buckets import together
 from mlbatch.distance import distance
+from mlbatch.errors import OutOfResources
 from mlbatch.reconciliation import Excuses, compare, compare_all
 
 DAY = datetime(2026, 1, 1)
@@ -206,3 +209,34 @@ def test_nothing_stays_open_where_reading_ends_early(tmp_path, monkeypatch):
     reading.close()
     assert len(set(Path("/proc/self/fd").iterdir())) == len(open_before)
     assert list(tmp_path.iterdir()) == []
+
+
+@contextmanager
+def files_up_to(size):
+    before, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, most))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (before, most))
+
+
+@pytest.mark.parametrize("size", [1, 200, 1_000, 2_500, 9_000])
+def test_a_shortage_is_told_as_one_wherever_it_strikes(size, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    open_before = set(Path("/proc/self/fd").iterdir())
+    with (
+        pytest.raises(OutOfResources, match="larger than this process may write"),
+        sized(200, 500, 8),
+        files_up_to(size),
+    ):
+        list(together((many(4_000),), KEY))
+    assert len(set(Path("/proc/self/fd").iterdir())) == len(open_before)
+
+
+def test_no_room_for_any_temporary_file_is_a_shortage(monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", None)
+    with pytest.raises(OutOfResources, match="No usable temporary directory") as caught:
+        with files_up_to(0):
+            list(together((many(4_000),), KEY))
+    assert "TMPDIR" in caught.value.hint
