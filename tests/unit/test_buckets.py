@@ -236,7 +236,7 @@ def test_a_shortage_is_told_as_one_wherever_it_strikes(size, tmp_path, monkeypat
 
 def test_no_room_for_any_temporary_file_is_a_shortage(monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", None)
-    with pytest.raises(OutOfResources, match="No usable temporary directory") as caught:
-        with files_up_to(0):
-            list(together((many(4_000),), KEY))
+    shortage = pytest.raises(OutOfResources, match="No usable temporary directory")
+    with shortage as caught, files_up_to(0):
+        list(together((many(4_000),), KEY))
     assert "TMPDIR" in caught.value.hint
