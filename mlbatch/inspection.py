@@ -28,7 +28,6 @@ SAME_SCORE = 1e-9
 MEND_ROUNDS = 3
 TOLD = 5
 """Keys that a refusal names."""
-QUARANTINE_ROWS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,18 +70,9 @@ def _wanting(job: type[Job], tools: Tools, generation: str, version: int) -> Dif
     """What is not as the source says, and neither quarantined nor the next delta's."""
     mark = tools.sink.ledger().watermark(job.name, generation)
     late = mark.value.replace(tzinfo=None) if mark else None
-    excuses = Excuses(late, _set_aside(job, tools, generation))
+    excuses = Excuses(late, tools.sink.ledger().keys_set_aside(job.output.table.name, generation))
     found = compared(job, tools, standing(job, generation), version, excuses)
     return found if job.features.view.tombstone else replace(found, gone=Found())
-
-
-def _set_aside(job: type[Job], tools: Tools, generation: str) -> frozenset[str]:
-    ledger = tools.sink.ledger()
-    return frozenset(
-        row.key
-        for run in ledger.runs(job.output.table.name, generation)
-        for row in ledger.quarantined(run.run_id, QUARANTINE_ROWS)
-    )
 
 
 def inspect(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import tracemalloc
 from collections import Counter
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -17,6 +18,7 @@ from mlbatch import buckets
 from mlbatch.buckets import together
 from mlbatch.distance import distance
 from mlbatch.errors import OutOfResources
+from mlbatch.keys import TEXT_CHARACTERS, text
 from mlbatch.reconciliation import Excuses, compare, compare_all
 
 DAY = datetime(2026, 1, 1)
@@ -186,6 +188,43 @@ def peak_of(rows):
     assert (found.missing.count, found.gone.count) == (rows - 1, rows - 1)
     assert found.missing.first[0] == (1, "book 1")
     return pool.max_memory()
+
+
+def test_memory_does_not_grow_with_the_rows_that_are_excused():
+    with sized(2_000, 1_000, 8):
+        small, large = (excused_peak_of(rows) for rows in (8_000, 96_000))
+    assert large < 1.5 * small
+
+
+def excused_peak_of(rows):
+    """The most bytes that Arrow and Python held while so many missing rows were excused."""
+    at = {"source_at": pa.timestamp("us"), "alive": pa.bool_()}
+    nothing = as_table({}, src_updated_at=pa.timestamp("us"), model_version=pa.int64())
+    excuses = Excuses(set_aside=(f"{n}/book {n % 1_000}" for n in range(rows)))
+    before, pool = pa.default_memory_pool(), pa.proxy_memory_pool(pa.system_memory_pool())
+    pa.set_memory_pool(pool)
+    tracemalloc.start()
+    try:
+        source = widened(many(rows), at, DAY)
+        found = compare_all(source, streamed(nothing), KEY, 1, excuses)
+        peak = tracemalloc.get_traced_memory()[1] + pool.max_memory()
+    finally:
+        tracemalloc.stop()
+        pa.set_memory_pool(before)
+    assert (found.missing.count, found.set_aside) == (0, rows)
+    return peak
+
+
+def test_keys_that_were_kept_in_part_are_excused_too():
+    keys = [(1, "b" * length) for length in (252, 253, 254, 300)]
+    source = as_table(
+        dict.fromkeys(keys, (DAY, True)), source_at=pa.timestamp("us"), alive=pa.bool_()
+    )
+    table = as_table({}, src_updated_at=pa.timestamp("us"), model_version=pa.int64())
+    aside = Excuses(set_aside=[text(key)[:TEXT_CHARACTERS] for key in keys[1:]])
+    with sized(1, 1, 5):
+        found = compare_all(streamed(source), streamed(table), KEY, 1, aside)
+    assert (found.missing.first, found.set_aside) == ((keys[0],), 3)
 
 
 def widened(reader, columns, at):
