@@ -86,7 +86,9 @@ class GenerationStore:
                 yield from (row.entity_key for row in rows if row.entity_key)
                 last = rows[-1].part_no, rows[-1].row_offset
 
-    def _quarantine_page(self, run_id: str, part_no: int, row_offset: int) -> Sequence[Row[Any, Any, Any]]:
+    def _quarantine_page(
+        self, run_id: str, part_no: int, row_offset: int
+    ) -> Sequence[Row[Any, Any, Any]]:
         """What the run set aside after this row. A range of the primary key: no page reads another."""
         of_run = QUARANTINE.c.run_id == run_id
         same = (QUARANTINE.c.part_no == part_no) & (QUARANTINE.c.row_offset > row_offset)
