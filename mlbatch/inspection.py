@@ -18,7 +18,7 @@ from mlbatch.ledger import ModelPin
 from mlbatch.pinning import loader
 from mlbatch.planner import Repair, Request
 from mlbatch.reconciliation import Differences, Excuses, Found, Keys
-from mlbatch.repair import compared, mending, read_beside
+from mlbatch.repair import compared, mending, nameable, read_beside
 from mlbatch.scoring import Scorer
 from mlbatch.table import OutputTable
 from mlbatch.tools import Tools
@@ -173,9 +173,8 @@ def _sample(rows: pa.Table) -> pa.Table:
 def _predicted(job: type[Job], tools: Tools, sample: pa.Table, pin: ModelPin) -> pa.Table:
     """The rows of ``sample``, read and predicted beside any run: nothing is written."""
     view, table = job.features.view, job.output.table
-    keys = tuple(
-        tuple(row[n] for n in table.key) for row in sample.select(list(table.key)).to_pylist()
-    )
+    told = sample.select(list(table.key)).to_pylist()
+    keys = tuple(filter(nameable, (tuple(row[n] for n in table.key) for row in told)))
     if not keys:
         return sample
     query = view.query.of_keys(

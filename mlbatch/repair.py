@@ -118,7 +118,7 @@ def retry(job: type[Job], tools: Tools) -> Inference | None:
         keys, others = tuple(dict.fromkeys((*keys, *wanting.first))), wanting.count
     if not keys:
         return None
-    if max(len(rows), len(keys), others) > MAX_KEYS:
+    if max(len(rows), len(keys), others) > MAX_KEYS or not all(map(nameable, keys)):
         return infer(job, Request(full=True), tools)
     reason = f"{len(keys)} rows that run {done[0].run_id} set aside"
     return infer(job, Request(repair=Repair(keys, (), reason)), tools)
@@ -196,6 +196,11 @@ def _check_deletes(job: type[Job], found: Differences, limit: int) -> None:
         raise UsageError(message, hint=hint)
 
 
+def nameable(key: tuple[object, ...]) -> bool:
+    """Whether a query can name ``key``: there is no way to write a NUL, which only DuckDB has in texts."""
+    return not any(isinstance(value, str) and "\0" in value for value in key)
+
+
 def mending(found: Differences) -> list[Request]:
     """The runs that set right what was found. One that reads everything removes nothing."""
     counts = {
@@ -206,9 +211,9 @@ def mending(found: Differences) -> list[Request]:
     }
     told = ", ".join(f"{kind.count:,} {name}" for name, kind in counts.items() if kind.count)
     wanting, gone, reason = found.wanting, found.gone.first, f"found by reconcile: {told}"
-    if wanting.count + len(gone) <= MAX_KEYS:
+    is_many = wanting.count > MAX_KEYS or not all(map(nameable, wanting.first))
+    if not is_many and wanting.count + len(gone) <= MAX_KEYS:
         return [Request(repair=Repair(wanting.first, gone, reason))]
-    is_many = wanting.count > MAX_KEYS
     first = Request(full=True) if is_many else Request(repair=Repair(wanting.first, (), reason))
     pieces = [gone[start : start + MAX_KEYS] for start in range(0, len(gone), MAX_KEYS)]
     removals = [Request(repair=Repair((), piece, reason)) for piece in pieces]

@@ -19,6 +19,7 @@ from mlbatch.devstack.redshift.engine import Engine, EngineOptions
 from mlbatch.devstack.redshift.object_store import S3Objects
 from mlbatch.ledger import RunKind
 from mlbatch.repair import reconcile, retry
+from mlbatch.switching import switch
 from mlbatch.testing import JobHarness
 
 NOON = datetime(2026, 1, 1, 12)
@@ -93,6 +94,21 @@ def put(harness, kind, keys, text, *, minutes=0, instead_of="thing"):
         for key in keys
     ]
     return harness.given("things", rows, key=instead_of, schema=things_of(kind))
+
+
+def test_a_key_that_no_query_can_name_is_mended_by_reading_everything(tmp_path):
+    keys = ["a\0b", "c"]
+    harness = JobHarness(job_of(str, ("thing",)), tmp_path).given_model(Obedient())
+    put(harness, str, ["c"], "good")
+    put(harness, str, keys[:1], "!nan")
+    assert harness.infer().totals.quarantined == 1
+    put(harness, str, keys, "good")
+    assert retry(harness.job, harness.tools).run.new.kind is RunKind.FULL
+    put(harness, str, keys, "sad", minutes=-9_000)
+    assert reconcile(harness.job, harness.tools).run.run.new.kind is RunKind.FULL
+    assert told(harness) == dict.fromkeys(keys, "bad")
+    harness.given_model(Obedient())
+    assert switch(harness.job, harness.tools).inspection.rescored == 1
 
 
 def told(harness):
