@@ -87,8 +87,8 @@ def test_a_worker_whose_last_commits_were_lost_stops_and_the_next_run_repeats_th
 ):
     other = undisturbed(tmp_path / "other", notes(45))
     other.infer()
-    monkeypatch.setattr("mlbatch.scoring.MOST_BATCH_ROWS", 4)
-    monkeypatch.setattr("mlbatch.scoring.LEAST_BATCH_ROWS", 4)
+    monkeypatch.setattr("mlbatch.worker.MOST_BATCH_ROWS", 4)
+    monkeypatch.setattr("mlbatch.worker.LEAST_BATCH_ROWS", 4)
     with monkeypatch.context() as struck:
         # The batches of a part of ten rows have 4, 4 and 2.
         events = {1: cluster.stop_replicating, 2: cluster.fail_over}

@@ -197,7 +197,7 @@ MUTANTS = (
            "if promised is not None and promised != counted:", "if False:", SNAPSHOT),
     Mutant("lengths are believed", "mlbatch/unloading.py",
            "if stored.bytes != entry.bytes:", "if False:", SNAPSHOT),
-    Mutant("a repeated key is unloaded twice", "mlbatch/inference.py",
+    Mutant("a repeated key is unloaded twice", "mlbatch/creation.py",
            "newest_of=view.key if probe.duplicates else None", "newest_of=None",
            f"{INFER}::test_100_101_the_newest_row_of_a_repeated_key_wins_and_it_is_said"),
     Mutant("a repeated key in a batch is written twice", "mlbatch/judging.py",

@@ -17,7 +17,7 @@ from toy.harness import DAY_ONE, ToyHarness, note
 from toy.job import Toy
 from toy.model import Obedient
 
-from mlbatch import leasing, scoring
+from mlbatch import leasing, worker
 from mlbatch.connectors.database import ledger_store
 from mlbatch.connectors.mysql import address as mysql_address
 from mlbatch.connectors.mysql.address import connect
@@ -112,7 +112,7 @@ def hasten() -> None:
         "wait_timeout = 30, innodb_lock_wait_timeout = 5",
         "wait_timeout = 3, innodb_lock_wait_timeout = 2",
     )
-    scoring.score_part.__kwdefaults__["batch_rows"] = BATCH_ROWS
+    worker.score_part.__kwdefaults__["batch_rows"] = BATCH_ROWS
 
 
 @dataclass
