@@ -17,7 +17,7 @@ from toy.job import Toy
 from toy.model import Obedient, build
 
 from mlbatch import leasing
-from mlbatch.connectors.database import ledger_store
+from mlbatch.connectors.database import lease_store
 from mlbatch.connectors.mysql.sink import MysqlSink
 from mlbatch.connectors.s3 import ReadAhead
 from mlbatch.connectors.sqlite import SqlitePartSession, SqliteSink
@@ -159,7 +159,7 @@ class Slow:
 
 @bad_input(97, outcome=ACCEPTED)
 def test_97_a_batch_that_takes_longer_than_a_lease_keeps_it(harness, tmp_path, monkeypatch):
-    monkeypatch.setattr(ledger_store, "LEASE_SECONDS", 1)
+    monkeypatch.setattr(lease_store, "LEASE_SECONDS", 1)
     monkeypatch.setattr(leasing, "HEARTBEAT_SECONDS", 0.1)
     slow = Slow(SqliteSink(tmp_path / "outputs.db"), [])
     ended = harness.given_model(slow).notes(notes(5)).infer()

@@ -2,47 +2,26 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
-from datetime import datetime
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import select
 
+from mlbatch.connectors.database.store import Store, put
 from mlbatch.connectors.database.tables import ACTIVE, GENERATION, LEASE, RUN
 from mlbatch.errors import TemporaryError
 from mlbatch.generation import FIRST, Active, Generation, GenerationState, beside, number
 from mlbatch.ledger import Lease, RunState, taken_over
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from datetime import datetime
 
-    from sqlalchemy import Connection, Table
+    from sqlalchemy import Connection
 
     from mlbatch.ledger import NewRun
 
 
-class Database(Protocol):
-    """What the stores need of a database."""
-
-    def reading(self) -> AbstractContextManager[Connection]:
-        """A connection to read with."""
-        ...
-
-    def writing(self) -> AbstractContextManager[Connection]:
-        """One transaction, committed when the block ends well."""
-        ...
-
-    def now(self) -> datetime:
-        """The database's clock, in UTC."""
-        ...
-
-
-class GenerationStore:
+class GenerationStore(Store):
     """The part of `mlbatch.sink.Ledger` that is about generations."""
-
-    def __init__(self, database: Database) -> None:
-        """The control tables must exist."""
-        self._database = database
 
     def active(self, output_table: str) -> Active | None:
         """See `mlbatch.sink.Ledger.active`."""
@@ -189,19 +168,3 @@ def _last_done(connection: Connection, output_table: str, generation: str) -> di
         .limit(1)
     )
     return dict(connection.execute(query).mappings().one())
-
-
-def put(
-    connection: Connection,
-    table: Table,
-    key: Mapping[str, object],
-    values: Mapping[str, object],
-) -> None:
-    """Update the row of ``key``, or insert it."""
-    matches = [table.c[name] == value for name, value in key.items()]
-    # Affected rows do not tell an unchanged row from a missing one on MySQL.
-    exists = connection.scalar(select(func.count()).select_from(table).where(*matches))
-    if exists:
-        connection.execute(update(table).where(*matches).values(**values))
-    else:
-        connection.execute(insert(table).values(**key, **values))
