@@ -10,9 +10,11 @@ from toy.job import Toy
 from toy.model import Obedient
 
 from mlbatch import inference
+from mlbatch.connectors.database import ledger_store
 from mlbatch.connectors.mysql.address import MysqlAddress
 from mlbatch.connectors.mysql.session import MysqlPartSession
 from mlbatch.connectors.mysql.sink import MysqlSink
+from mlbatch.connectors.mysql.takeover import MysqlLedger
 from mlbatch.connectors.password import FixedPassword
 from mlbatch.devstack.mariadb import find_program, private_mariadb
 from mlbatch.errors import ExitCode, Fenced, TemporaryError, UsageError
@@ -109,6 +111,22 @@ def test_a_part_that_was_through_is_not_taken_for_a_defect(harness, cluster, mon
         with pytest.raises(TemporaryError, match="part 4 is at row 0 of 5 again") as caught:
             harness.infer()
     assert "run again" in caught.value.hint
+    assert states(harness) == [RunState.WRITING]
+    assert harness.infer().totals.written == 45
+    assert len(harness.rows()) == 45
+
+
+@pytest.mark.parametrize(
+    ("owner", "after"), [(ledger_store, "check_through"), (MysqlLedger, "verify")]
+)
+def test_a_part_that_is_lost_while_the_run_is_verified_is_no_defect(
+    harness, cluster, monkeypatch, owner, after
+):
+    with monkeypatch.context() as struck:
+        strike(struck, MysqlPartSession, "commit", {4: cluster.stop_replicating})
+        strike(struck, owner, after, {1: cluster.fail_over})
+        with pytest.raises(TemporaryError):
+            harness.infer()
     assert states(harness) == [RunState.WRITING]
     assert harness.infer().totals.written == 45
     assert len(harness.rows()) == 45

@@ -26,6 +26,7 @@ from mlbatch.ledger import (
     Run,
     RunState,
     Strikes,
+    check_through,
     check_transition,
     taken_over,
 )
@@ -118,6 +119,17 @@ class LedgerStore(LeaseStore, GenerationStore):
                 connection.execute(insert(PART), rows)
             return _read(connection, run.run_id)
 
+    def verify(self, run: Run) -> tuple[Run, tuple[PartState, ...]]:
+        """See `mlbatch.sink.Ledger.verify`."""
+        with self._database.writing() as connection:
+            # One transaction, or a fail-over between the two could take back a part of a run that is
+            # said to be through. So whoever still finds VERIFYING finds all that was written before.
+            parts = _parts(connection, run.run_id)
+            check_through(run, parts)
+            if run.state is RunState.WRITING:
+                _update(connection, run, {"state": RunState.VERIFYING.value})
+            return _read(connection, run.run_id), parts
+
     def finish(self, run: Run, watermark: Watermark | None, epoch: int) -> Run:
         """See `mlbatch.sink.Ledger.finish`."""
         check_transition(run.state, RunState.DONE)
@@ -156,9 +168,8 @@ class LedgerStore(LeaseStore, GenerationStore):
 
     def parts(self, run_id: str) -> tuple[PartState, ...]:
         """See `mlbatch.sink.Ledger.parts`."""
-        query = select(PART).where(PART.c.run_id == run_id).order_by(PART.c.part_no)
         with self._database.reading() as connection:
-            return tuple(part_state(row) for row in connection.execute(query).mappings())
+            return _parts(connection, run_id)
 
     def progress(self, run_id: str) -> Progress:
         """See `mlbatch.sink.Ledger.progress`."""
@@ -230,6 +241,11 @@ def _numbers(connection: Connection, new: NewRun) -> dict[str, int]:
 
 def _read(connection: Connection, run_id: str) -> Run:
     return run_of(connection.execute(select(RUN).where(RUN.c.run_id == run_id)).mappings().one())
+
+
+def _parts(connection: Connection, run_id: str) -> tuple[PartState, ...]:
+    query = select(PART).where(PART.c.run_id == run_id).order_by(PART.c.part_no)
+    return tuple(part_state(row) for row in connection.execute(query).mappings())
 
 
 def _update(connection: Connection, run: Run, values: Mapping[str, object]) -> None:
