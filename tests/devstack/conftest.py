@@ -20,13 +20,30 @@ NEVER_ENDS = (
 )
 
 
-@pytest.fixture
-def store(s3_access):
-    """The object store of the engine, with a bucket of its own."""
+def _store(s3_access):
     made = S3Objects(s3_access.endpoint, s3_access.region, "test", "test")
     made.bucket = f"t{secrets.token_hex(6)}"
     made.client().create_bucket(Bucket=made.bucket)
     return made
+
+
+@pytest.fixture
+def store(s3_access):
+    """The object store of the engine, with a bucket of its own."""
+    return _store(s3_access)
+
+
+@pytest.fixture(scope="module")
+def lasting_store(s3_access):
+    """The same for a whole module, whose tests keep to prefixes of their own."""
+    return _store(s3_access)
+
+
+@pytest.fixture(scope="module")
+def lasting_engine():
+    """An engine for a whole module, that has nowhere to unload to."""
+    with contextlib.closing(Engine(None, store=None)) as made:
+        yield made
 
 
 @pytest.fixture

@@ -5,19 +5,17 @@ from __future__ import annotations
 import shutil
 
 import pytest
+from servers import mariadb, writer_of
 from toy.harness import ToyHarness, note, notes
 from toy.job import Toy
 from toy.model import Obedient
 
 from mlbatch import inference
 from mlbatch.connectors.database import ledger_store
-from mlbatch.connectors.mysql.address import MysqlAddress
 from mlbatch.connectors.mysql.session import MysqlPartSession
 from mlbatch.connectors.mysql.sink import MysqlSink
 from mlbatch.connectors.mysql.takeover import MysqlLedger
-from mlbatch.connectors.password import FixedPassword
-from mlbatch.devstack.mariadb import find_program, private_mariadb
-from mlbatch.errors import ExitCode, Fenced, TemporaryError, UsageError
+from mlbatch.errors import ExitCode, Fenced, TemporaryError
 from mlbatch.ledger import RunState
 
 
@@ -27,12 +25,6 @@ class Cluster:
     def __init__(self, server):
         self.server = server
         self._replica = server.folder / "replica"
-
-    @property
-    def address(self):
-        of = self.server
-        password = FixedPassword(of.password)
-        return MysqlAddress(of.host, of.port, of.database, of.user, password, verify_tls=False)
 
     def stop_replicating(self):
         self.server.stop()
@@ -48,17 +40,13 @@ class Cluster:
 
 @pytest.fixture
 def cluster(tmp_path):
-    try:
-        find_program("mariadbd")
-    except UsageError as error:
-        pytest.skip(f"{error.message}; {error.hint}")
-    with private_mariadb(tmp_path / "mysql") as running:
+    with mariadb(tmp_path / "mysql") as running:
         yield Cluster(running)
 
 
 @pytest.fixture
 def harness(tmp_path, cluster):
-    made = ToyHarness(Toy, tmp_path, part_rows=10, sink=MysqlSink(cluster.address))
+    made = ToyHarness(Toy, tmp_path, part_rows=10, sink=MysqlSink(writer_of(cluster.server)))
     return made.given_model(Obedient()).notes(notes(45))
 
 
