@@ -36,7 +36,7 @@ class LeaseStore(Store):
         """See `mlbatch.sink.Ledger.acquire`."""
         with self._database.writing() as connection:
             place = place_of(connection, output_table, generation)
-            lease = Lease(output_table, job, epoch, None, owner, *place)
+            lease = Lease(output_table, job, epoch, owner, *place)
             _make_free(connection, lease, self._database.now())
         with self._database.writing() as connection:
             row = select(LEASE).where(LEASE.c.output_table == lease.table).with_for_update()
