@@ -197,6 +197,9 @@ def test_a_run_is_verified_once_its_parts_are_through(sink, writing):
     ledger.release(lease, 12)
     with pytest.raises(Fenced):
         ledger.verify(run)
+    # Who reads what is verified already must not come away with another's epoch.
+    with pytest.raises(Fenced):
+        ledger.finish(ledger.verify(verified)[0], None, 13)
 
 
 def test_every_take_over_fences(sink, writing):

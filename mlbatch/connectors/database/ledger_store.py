@@ -128,7 +128,8 @@ class LedgerStore(LeaseStore, GenerationStore):
             check_through(run, parts)
             if run.state is RunState.WRITING:
                 _update(connection, run, {"state": RunState.VERIFYING.value})
-            return _read(connection, run.run_id), parts
+            # Not read again: a row that nobody locked may have another's epoch by now.
+            return replace(run, state=RunState.VERIFYING), parts
 
     def finish(self, run: Run, watermark: Watermark | None, epoch: int) -> Run:
         """See `mlbatch.sink.Ledger.finish`."""
