@@ -13,6 +13,7 @@ from mlbatch.devstack.redshift.engine import Engine, EngineOptions
 from mlbatch.devstack.redshift.object_store import S3Objects
 from mlbatch.devstack.redshift.queuery_face import QueueryFace
 from mlbatch.devstack.redshift.refusal import Refusal
+from mlbatch.devstack.redshift.wire import WireServer
 
 NEVER_ENDS = (
     "SELECT SUM(a.i * b.i) AS s FROM generate_series(1, 1000000) a(i),"
@@ -75,6 +76,15 @@ def engine(engine_with):
 def session(engine):
     """A session of it."""
     return engine.session()
+
+
+@pytest.fixture
+def face(engine):
+    """The PostgreSQL face."""
+    made = WireServer(engine, users={"awsuser": "sesame"})
+    made.start()
+    yield made
+    made.stop()
 
 
 @pytest.fixture
