@@ -1,7 +1,7 @@
 """The whole flow of inference, from the plan to the moved watermark.
 
-Everything the flow touches is handed in: see `Tools`. What it decides is in `planner`, what a part
-goes through in `scoring`, what the ledger's rows mean in `ledger`.
+Everything the flow touches is handed in: see `Tools`. What it decides is in `planner`, what a run
+is created with in `creation`, what a part goes through in `worker`, what the ledger's rows mean in `ledger`.
 """
 
 from __future__ import annotations
@@ -9,22 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import TYPE_CHECKING
 
-from mlbatch.engine import PartOutcome, PartTask
-from mlbatch.errors import (
-    ConservationError,
-    MlbatchError,
-    RunFailed,
-)
+from mlbatch.creation import Probe, count_window, create_run
+from mlbatch.errors import ConservationError, MlbatchError, RunFailed
 from mlbatch.failpoint import reach
-from mlbatch.job import Job, required_columns
+from mlbatch.job import Job
 from mlbatch.leasing import leased, table_of
 from mlbatch.ledger import (
     Lease,
     ModelPin,
-    NewRun,
     Run,
     RunKind,
     RunState,
@@ -36,32 +30,19 @@ from mlbatch.ledger import (
 )
 from mlbatch.nurse import Nurse, PartAside, parts_aside
 from mlbatch.pinning import first_loader, pin_for, pinned_loader
-from mlbatch.planner import Facts, Plan, Repair, Request, check_slot, decide, with_model
+from mlbatch.planner import Facts, Plan, Request, check_slot, decide, with_model
 from mlbatch.project import code_digest
-from mlbatch.quarantine import set_part_aside
 from mlbatch.reporting import counted, record, speed
-from mlbatch.scoring import Predictor, Scorer, score_part
-from mlbatch.throttle import Limits
+from mlbatch.scoring import Predictor
 from mlbatch.tracking import CHAMPION
 from mlbatch.unloading import take_snapshot
 from mlbatch.window import advance
+from mlbatch.worker import PartWorker
 
 if TYPE_CHECKING:
-    from mlbatch.sink import Ledger, Sink
-    from mlbatch.storage import Storage
+    from mlbatch.sink import Ledger
     from mlbatch.table import OutputTable
     from mlbatch.tools import Tools
-
-
-@dataclass(frozen=True, slots=True)
-class Probe:
-    """What the warehouse counts in a window, before anything is unloaded."""
-
-    rows: int
-    duplicates: int
-    """Rows beyond the first of their key; the newest of each key is taken."""
-    newer: int
-    """Rows changed after the watermark, that is, without the overlap."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +83,7 @@ def preview(job: type[Job], request: Request, tools: Tools) -> Preview:
         plan, model = _with_pin(job, plan, request, facts, tools, CHAMPION)
     return Preview(
         plan=plan,
-        probe=None if idle else _probe(job, plan, facts, tools),
+        probe=None if idle else count_window(job, plan, facts, tools),
         model=model,
         champion=champion.version if champion else None,
         rows_per_second=speed(facts.runs),
@@ -174,7 +155,8 @@ def _carry_out(
         load = pinned_loader(job, run, tools)
     else:
         load = first_loader(job, pin, facts.runs, tools)
-        run, probe = _begin(job, plan, facts, lease, tools, pin)
+        run, probe = create_run(job, plan, facts, lease, tools, pin)
+        reach("after_create")
     try:
         run = _unload(job, run, ledger, tools)
         seconds = _write(job, run, table, load, ledger, tools, resumed=pin is None)
@@ -189,99 +171,12 @@ def _carry_out(
     return Inference(plan, record(run, ledger, tools), totals, probe, seconds, aside)
 
 
-def _begin(
-    job: type[Job], plan: Plan, facts: Facts, lease: Lease, tools: Tools, pin: ModelPin
-) -> tuple[Run, Probe]:
-    probe = _probe(job, plan, facts, tools)
-    run = tools.sink.ledger().create(lease, _new_run(job, plan, pin, probe, facts, lease, tools))
-    reach("after_create")
-    return run, probe
-
-
 def _latest(ledger: Ledger, run: Run) -> Run:
     """The run as it is now, if it is still ours: another's epoch must never pass for our own."""
     found = next((r for r in ledger.runs(run.new.output_table) if r.run_id == run.run_id), None)
     if found is None or found.epoch != run.epoch:
         raise taken_over(f"run {run.run_id}")
     return found
-
-
-def _probe(job: type[Job], plan: Plan, facts: Facts, tools: Tools) -> Probe:
-    view = job.features.view
-    view.check_source(tools.warehouse.fetch(view.query.empty()).schema)
-    for notice in view.notices:
-        tools.notify("notice", notice)
-    mark = facts.watermark
-    query = view.query.probe(
-        plan.window,
-        key=view.key,
-        cursor=view.cursor,
-        zone=view.zone,
-        null_cursor=view.null_cursor,
-        newer_than=mark.value if mark else None,
-    )
-    counts = tools.warehouse.fetch(query).to_pylist()[0]
-    duplicates = counts["keyed_rows"] - counts["distinct_keys"]
-    if duplicates:
-        keys = ", ".join(view.key)
-        line = f"{duplicates} rows repeat a key ({keys}); the newest row of each key is taken"
-        tools.notify("notice", line)
-    return Probe(counts["rows"], duplicates, counts["newer"])
-
-
-def _new_run(
-    job: type[Job],
-    plan: Plan,
-    pin: ModelPin,
-    probe: Probe,
-    facts: Facts,
-    lease: Lease,
-    tools: Tools,
-) -> NewRun:
-    run_id, mark = tools.new_id(), facts.watermark
-    return NewRun(
-        run_id=run_id,
-        job=job.name,
-        output_table=job.output.table.name,
-        generation=lease.generation,
-        kind=plan.kind,
-        slot=plan.slot or run_id,
-        model=pin,
-        query_digest=job.features.view.query.fingerprint,
-        query=_query(job, plan, probe),
-        job_code_digest=facts.code_digest,
-        code_version=tools.code_version,
-        watermark_low=mark.value if mark else None,
-        watermark_high=plan.watermark_high,
-    )
-
-
-def _query(job: type[Job], plan: Plan, probe: Probe) -> str:
-    view = job.features.view
-    if plan.repair is not None:
-        return _repairing(job, plan.repair, plan.watermark_high)
-    return view.query.windowed(
-        plan.window,
-        cursor=view.cursor,
-        zone=view.zone,
-        columns=required_columns(job),
-        null_cursor=view.null_cursor,
-        newest_of=view.key if probe.duplicates else None,
-    )
-
-
-def _repairing(job: type[Job], repair: Repair, at: datetime) -> str:
-    view = job.features.view
-    marks = {name: at for name in (view.cursor, view.tombstone) if name is not None}
-    return view.query.of_keys(
-        repair.keys,
-        key=job.output.table.key,
-        columns=required_columns(job),
-        gone=repair.gone,
-        marks=marks,
-        zone=view.zone,
-        newest_by=view.cursor,
-    )
 
 
 def _unload(job: type[Job], run: Run, ledger: Ledger, tools: Tools) -> Run:
@@ -327,37 +222,12 @@ def _write(
     return seconds
 
 
-@dataclass(frozen=True, slots=True)
-class PartWorker:
-    """What a worker process carries: values only, so that it can be pickled."""
-
-    job: type[Job]
-    run: Run
-    table: OutputTable
-    """The run's generation, under the name that it has as long as the lease is held."""
-    sink: Sink
-    storage: Storage
-    load: Callable[[], Predictor]
-    limits: Limits
-
-    def __call__(self, task: PartTask) -> PartOutcome:
-        """Score one part, or set it aside."""
-        with self.sink.session(self.table, self.run) as session:
-            if task.surrender is not None:
-                return set_part_aside(task, session, self.storage, self.job)
-            scorer = Scorer(self.job, self.load(), self.run.new.model, self.run.run_no)
-            return score_part(task, session, self.storage, scorer, limits=self.limits)
-
-
 def _finish(
     job: type[Job], run: Run, table: OutputTable, ledger: Ledger, tools: Tools
 ) -> tuple[Run, Totals]:
     reach("before_verify")
-    run = _latest(ledger, run)
-    check_through(run, ledger.parts(run.run_id))
-    if run.state is RunState.WRITING:
-        run = ledger.advance(run, RunState.VERIFYING)
-    totals = check_conservation(ledger.parts(run.run_id))
+    run, parts = ledger.verify(_latest(ledger, run))
+    totals = check_conservation(parts)
     _check_table(table, run, totals, tools)
     reach("before_finish")
     mark = ledger.watermark(job.name, run.new.generation)
@@ -373,6 +243,9 @@ def _check_table(table: OutputTable, run: Run, totals: Totals, tools: Tools) -> 
     """What the table holds of this run must be what the ledger says was written."""
     rows, found = tools.sink.checksum(table, run.run_no)
     if rows != totals.written or found != totals.checksum:
+        ledger = tools.sink.ledger()
+        # A fail-over since then takes rows and parts back alike, which is nobody's fault.
+        check_through(_latest(ledger, run), ledger.parts(run.run_id))
         message = (
             f"{table.name} holds {rows} rows of run {run.run_id}, {totals.written} were "
             f"written" + ("" if rows != totals.written else ", and their checksums differ")

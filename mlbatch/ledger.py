@@ -244,7 +244,6 @@ class Lease:
     """The declared name."""
     job: str
     epoch: int
-    run_id: str | None
     owner: Owner
     generation: str = FIRST
     beside: str | None = None

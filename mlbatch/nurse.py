@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from mlbatch.engine import PartTask, Surrender, WorkerDied
 from mlbatch.errors import QuarantineLimitError, TemporaryError
 from mlbatch.ledger import PartState, Run, Strikes
-from mlbatch.scoring import MOST_BATCH_ROWS
+from mlbatch.worker import MOST_BATCH_ROWS
 
 if TYPE_CHECKING:
     from mlbatch.job import Job

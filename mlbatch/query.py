@@ -94,14 +94,13 @@ class FeatureQuery:
         columns: Sequence[str] | None = None,
         null_cursor: NullCursor = "always",
         newest_of: tuple[str, ...] | None = None,
-        parameters: Mapping[str, object] | None = None,
     ) -> str:
         """The SELECT of the rows of ``window``, as Redshift SQL.
 
         ``columns`` projects; ``null_cursor`` says whether rows without a cursor value belong to a
         bounded window; ``newest_of`` keeps the newest row of each key.
         """
-        source = self._source(window, zone, parameters)
+        source = self._source(window, zone)
         chosen = exp.select(*[_column(name) for name in columns or self.columns]).from_(source)
         condition = _within(window, cursor, zone, null_cursor)
         if condition is not None:
@@ -127,7 +126,7 @@ class FeatureQuery:
         come back and been predicted. ``marks`` gives the cursor and tombstone columns of tombstones
         their instant, which is written in ``zone``.
         """
-        source = self._source(Window(), "UTC", None)
+        source = self._source(Window())
         everyone = exp.select(*[_column(name) for name in columns]).from_(source)
         chosen = everyone.where(_one_of((*keys, *gone), key))
         if newest_by is not None:
@@ -153,12 +152,9 @@ class FeatureQuery:
         zone: str = "UTC",
         null_cursor: NullCursor = "always",
         newer_than: datetime | None = None,
-        parameters: Mapping[str, object] | None = None,
     ) -> str:
         """One row of counts: ``rows``, ``keyed_rows``, ``distinct_keys``, ``newer``."""
-        grouped = exp.select(*[_column(name) for name in key]).from_(
-            self._source(window, zone, parameters)
-        )
+        grouped = exp.select(*[_column(name) for name in key]).from_(self._source(window, zone))
         grouped = grouped.select(exp.alias_(exp.Count(this=exp.Star()), "n"))
         grouped = grouped.select(exp.alias_(_count_newer(cursor, newer_than, zone), "newer"))
         condition = _within(window, cursor, zone, null_cursor)
@@ -177,14 +173,11 @@ class FeatureQuery:
 
     def empty(self) -> str:
         """The SELECT of no row, to learn the types of the columns."""
-        source = self._source(Window(), "UTC", None)
+        source = self._source(Window())
         columns = [_column(name) for name in self.columns]
         return render(exp.select(*columns).from_(source).where(exp.false()))
 
-    def _source(
-        self, window: Window, zone: str, parameters: Mapping[str, object] | None
-    ) -> exp.Subquery:
-        values = dict(parameters or {})
+    def _source(self, window: Window, zone: str = "UTC") -> exp.Subquery:
         tree = self.tree
         bounds = {"since": window.since, "until": window.until}
         edges = {"since": _BEGINNING, "until": _END}
@@ -197,7 +190,7 @@ class FeatureQuery:
             return node
 
         bound = tree.copy().transform(at_edge)
-        return bind(cast("exp.Query", bound), values).subquery("q")
+        return bind(cast("exp.Query", bound), {}).subquery("q")
 
 
 def _quoted(name: str) -> exp.Identifier:

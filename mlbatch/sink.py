@@ -88,6 +88,13 @@ class Ledger(Protocol):
         """Insert the snapshot's parts and go to PLANNED: all of it, once."""
         ...
 
+    def verify(self, run: Run) -> tuple[Run, tuple[PartState, ...]]:
+        """Go to VERIFYING, and tell the parts as they are then, in one transaction.
+
+        Raises TemporaryError where one of them is not through: commits were lost in a fail-over.
+        """
+        ...
+
     def finish(self, run: Run, watermark: Watermark | None, epoch: int) -> Run:
         """Go to DONE, move the watermark, and free the lease, in one transaction.
 

@@ -6,7 +6,7 @@ import logging
 import os
 import secrets
 import socket
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import replace
 
 import pytest
@@ -17,6 +17,36 @@ from mlbatch.connectors.password import FixedPassword
 from mlbatch.connectors.s3 import S3Storage
 from mlbatch.devstack.mariadb import find_program, private_mariadb
 from mlbatch.errors import UsageError
+
+
+def need_mariadb():
+    """Skip where no server is installed."""
+    try:
+        find_program("mariadbd")
+    except UsageError as error:
+        pytest.skip(f"{error.message}; {error.hint}")
+
+
+@contextmanager
+def mariadb(folder, **how):
+    """A private MariaDB in ``folder``, of a test's own."""
+    need_mariadb()
+    with private_mariadb(folder, **how) as server:
+        yield server
+
+
+def writer_of(server):
+    """The address of the user that mlbatch has in production."""
+    password = FixedPassword(server.password)
+    return MysqlAddress(
+        server.host, server.port, server.database, server.user, password, verify_tls=False
+    )
+
+
+def admin_of(server):
+    """The address of the user who may do everything."""
+    password = FixedPassword(server.admin_password)
+    return replace(writer_of(server), user=server.admin, password=password)
 
 
 @pytest.fixture(scope="session")
@@ -32,15 +62,8 @@ def mysql_admin(tmp_path_factory):
             host, int(port), "mysql", user, FixedPassword(password), verify_tls=False
         )
         return
-    try:
-        find_program("mariadbd")
-    except UsageError as error:
-        pytest.skip(f"{error.message}; {error.hint}")
-    with private_mariadb(tmp_path_factory.mktemp("mysql")) as server:
-        password = FixedPassword(server.admin_password)
-        yield MysqlAddress(
-            server.host, server.port, "mysql", server.admin, password, verify_tls=False
-        )
+    with mariadb(tmp_path_factory.mktemp("mysql")) as server:
+        yield replace(admin_of(server), database="mysql")
 
 
 @pytest.fixture

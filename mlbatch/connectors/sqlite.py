@@ -162,7 +162,7 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 class SqliteDatabase:
-    """`mlbatch.connectors.database.generation_store.Database` over one file."""
+    """`mlbatch.connectors.database.store.Database` over one file."""
 
     def __init__(self, path: Path) -> None:
         """The file is made when it is missing; its folder must be writable."""

@@ -8,11 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
+from servers import need_mariadb
 
 from benchmarks.scoring import corpus, report
-from mlbatch.devstack.mariadb import find_program
-from mlbatch.errors import UsageError
 
 ROOT = Path(__file__).parents[2]
 
@@ -68,10 +66,7 @@ def test_the_page_says_what_was_reached_and_who_was_left_out(tmp_path):
 
 
 def test_ours_and_the_script_write_the_same_table(tmp_path):
-    try:
-        find_program("mariadbd")
-    except UsageError as error:
-        pytest.skip(f"{error.message}; {error.hint}")
+    need_mariadb()
     code = f"""
 from pathlib import Path
 import benchmarks.scoring.__main__ as bench

@@ -10,10 +10,9 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from servers import need_mariadb
 
 from mlbatch.connectors.mysql.address import connect, scalar
-from mlbatch.devstack.mariadb import find_program
-from mlbatch.errors import UsageError
 from mlbatch.settings import load_settings
 from mlbatch.wiring import connect as wire
 
@@ -25,10 +24,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
     """A copy of the project, with its servers running."""
-    try:
-        find_program("mariadbd")
-    except UsageError as error:
-        pytest.skip(f"{error.message}; {error.hint}")
+    need_mariadb()
     folder = tmp_path_factory.mktemp("project")
     for name in ("jobs", "feature_store", "sample"):
         shutil.copytree(ROOT / name, folder / name)

@@ -13,6 +13,7 @@ from mlbatch.devstack.redshift.engine import Engine, EngineOptions
 from mlbatch.devstack.redshift.object_store import S3Objects
 from mlbatch.devstack.redshift.queuery_face import QueueryFace
 from mlbatch.devstack.redshift.refusal import Refusal
+from mlbatch.devstack.redshift.wire import WireServer
 
 NEVER_ENDS = (
     "SELECT SUM(a.i * b.i) AS s FROM generate_series(1, 1000000) a(i),"
@@ -20,13 +21,30 @@ NEVER_ENDS = (
 )
 
 
-@pytest.fixture
-def store(s3_access):
-    """The object store of the engine, with a bucket of its own."""
+def _store(s3_access):
     made = S3Objects(s3_access.endpoint, s3_access.region, "test", "test")
     made.bucket = f"t{secrets.token_hex(6)}"
     made.client().create_bucket(Bucket=made.bucket)
     return made
+
+
+@pytest.fixture
+def store(s3_access):
+    """The object store of the engine, with a bucket of its own."""
+    return _store(s3_access)
+
+
+@pytest.fixture(scope="module")
+def lasting_store(s3_access):
+    """The same for a whole module, whose tests keep to prefixes of their own."""
+    return _store(s3_access)
+
+
+@pytest.fixture(scope="module")
+def lasting_engine():
+    """An engine for a whole module, that has nowhere to unload to."""
+    with contextlib.closing(Engine(None, store=None)) as made:
+        yield made
 
 
 @pytest.fixture
@@ -58,6 +76,15 @@ def engine(engine_with):
 def session(engine):
     """A session of it."""
     return engine.session()
+
+
+@pytest.fixture
+def face(engine):
+    """The PostgreSQL face."""
+    made = WireServer(engine, users={"awsuser": "sesame"})
+    made.start()
+    yield made
+    made.stop()
 
 
 @pytest.fixture

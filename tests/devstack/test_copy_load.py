@@ -6,7 +6,7 @@ import gzip
 import io
 import itertools
 import json
-import secrets
+from contextlib import closing
 from datetime import UTC, date, datetime
 from decimal import Decimal
 
@@ -16,7 +16,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from mlbatch.devstack.redshift.engine import Engine
-from mlbatch.devstack.redshift.object_store import S3Objects
 from mlbatch.devstack.redshift.refusal import Refusal
 
 ERRORS = (
@@ -27,14 +26,10 @@ ERRORS = (
 
 
 @pytest.fixture(scope="module")
-def engine(s3_access):
+def engine(lasting_store):
     """One engine for all: a table and a prefix of its own keep the tests apart."""
-    store = S3Objects(s3_access.endpoint, s3_access.region, "test", "test")
-    store.bucket = f"t{secrets.token_hex(6)}"
-    store.client().create_bucket(Bucket=store.bucket)
-    made = Engine(None, store)
-    yield made
-    made.close()
+    with closing(Engine(None, lasting_store)) as made:
+        yield made
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import socket
 import time
 import urllib.parse
 import urllib.request
+from contextlib import closing
 from datetime import UTC, date, datetime
 from datetime import time as clock
 from decimal import Decimal
@@ -25,24 +26,15 @@ from mlbatch.devstack.redshift.data_results import column_metadata, records, siz
 from mlbatch.devstack.redshift.data_views import page
 from mlbatch.devstack.redshift.engine import Engine
 from mlbatch.devstack.redshift.faults import Fault
-from mlbatch.devstack.redshift.object_store import S3Objects
 from mlbatch.devstack.redshift.queuery_face import QueueryFace
 
 PLACE = {"ClusterIdentifier": "c", "Database": "dev"}
-FOR_EVER = (
-    "SELECT SUM(a.i * b.i) AS s FROM generate_series(1, 1000000) a(i),"
-    " generate_series(1, 1000000) b(i)"
-)
 
 
 @pytest.fixture(scope="module")
-def engine(s3_access):
-    store = S3Objects(s3_access.endpoint, s3_access.region, "test", "test")
-    store.bucket = f"t{secrets.token_hex(6)}"
-    store.client().create_bucket(Bucket=store.bucket)
-    made = Engine(None, store)
-    yield made
-    made.close()
+def engine(lasting_store):
+    with closing(Engine(None, lasting_store)) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
@@ -280,8 +272,8 @@ def test_each_type_of_a_result(array, type_name, field, signed, precision, scale
     assert size(table.slice(0, 0)) == 0
 
 
-def test_a_statement_under_way_is_started_and_then_aborted(api):
-    _, begun = call(api, "ExecuteStatement", {**PLACE, "Sql": FOR_EVER})
+def test_a_statement_under_way_is_started_and_then_aborted(api, never_ends):
+    _, begun = call(api, "ExecuteStatement", {**PLACE, "Sql": never_ends})
     assert begun["Status"] in ("SUBMITTED", "STARTED")
     assert "HasResultSet" not in begun
     assert call(api, "GetStatementResult", {"Id": begun["Id"]})[0] == 400

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pymysql
 import pytest
+from servers import writer_of
 from toy.job import Toy
 
-from mlbatch.connectors.mysql.address import LoadingConnection, MysqlAddress
+from mlbatch.connectors.mysql.address import LoadingConnection
 from mlbatch.connectors.mysql.address import connect as connect_as_is
 from mlbatch.connectors.mysql.sink import MysqlSink
 from mlbatch.connectors.mysql.statements import Way
-from mlbatch.connectors.password import FixedPassword
 from mlbatch.devstack import mariadb, process
 from mlbatch.devstack.certificates import make_certificates
 from mlbatch.devstack.mariadb import MariaDb, private_mariadb
@@ -58,17 +58,6 @@ def refusal(connection, statement):
     return raised.value.args[0]
 
 
-def writers_address(server):
-    return MysqlAddress(
-        server.host,
-        server.port,
-        server.database,
-        server.user,
-        FixedPassword(server.password),
-        verify_tls=False,
-    )
-
-
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     with private_mariadb(tmp_path_factory.mktemp("mariadb")) as made:
@@ -103,7 +92,7 @@ def test_no_account_is_open(server, user):
 
 
 def test_the_writers_rights_are_enough_for_tables_ledger_and_loading(server):
-    sink = MysqlSink(writers_address(server))
+    sink = MysqlSink(writer_of(server))
     ledger = sink.ledger()
     assert sink.prepare(TABLE) == "LOAD DATA LOCAL"
     assert not ledger.runs()
@@ -117,7 +106,7 @@ def test_the_writers_rights_are_enough_for_tables_ledger_and_loading(server):
 
 def test_the_writer_loads_data_that_it_sends(server, writer):
     run(writer, "CREATE TABLE loaded (id BIGINT PRIMARY KEY, text VARCHAR(20))")
-    address = writers_address(server)
+    address = writer_of(server)
     with closing(
         LoadingConnection(
             host=address.host,
@@ -138,7 +127,7 @@ def test_the_writer_loads_data_that_it_sends(server, writer):
 
 def test_the_writer_sees_triggers_so_that_rows_are_written_one_by_one(server):
     table = replace(TABLE, name="watched")
-    sink = MysqlSink(writers_address(server))
+    sink = MysqlSink(writer_of(server))
     sink.prepare(table)
     assert sink.way(table) is Way.LOAD
     with closing(connect_as_admin(server)) as admin:
@@ -233,7 +222,7 @@ def test_with_certificates_it_is_encrypted_and_proves_its_name(tmp_path):
     own = make_certificates(tmp_path / "own", "127.0.0.1")
     other = make_certificates(tmp_path / "other", "127.0.0.1")
     with private_mariadb(tmp_path / "db", certificates=own) as server:
-        trusting = replace(writers_address(server), verify_tls=True, ca=own.ca)
+        trusting = replace(writer_of(server), verify_tls=True, ca=own.ca)
         assert "TLS, name checked" in MysqlSink(trusting).about()
         with closing(connect_as_is(trusting)) as connection:
             assert run(connection, "SHOW STATUS LIKE 'Ssl_cipher'")[0][1]

@@ -9,17 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlbatch.devstack.redshift.engine import Engine
 from mlbatch.devstack.redshift.faults import Dropped, Fault
 from mlbatch.devstack.redshift.interruption import ON_REQUEST, ON_TIMEOUT, Interruption
 from mlbatch.devstack.redshift.refusal import Refusal
 
 
 @pytest.fixture(scope="module")
-def engine():
-    made = Engine(None, store=None)
-    yield made
-    made.close()
+def engine(lasting_engine):
+    return lasting_engine
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import gzip
 import io
 import itertools
 import json
-import secrets
 from collections import Counter
 
 import pyarrow as pa
@@ -17,7 +16,6 @@ from hypothesis import strategies as st
 
 from mlbatch.devstack.redshift.engine import Engine, EngineOptions
 from mlbatch.devstack.redshift.faults import Fault
-from mlbatch.devstack.redshift.object_store import S3Objects
 from mlbatch.devstack.redshift.part_files import ParquetPart, Slice, TextPart
 from mlbatch.devstack.redshift.refusal import Refusal
 from mlbatch.devstack.redshift.unload_command import UnloadCommand
@@ -26,11 +24,8 @@ NUMBERS = itertools.count(1)
 
 
 @pytest.fixture(scope="module")
-def store(s3_access):
-    made = S3Objects(s3_access.endpoint, s3_access.region, "test", "test")
-    made.bucket = f"t{secrets.token_hex(6)}"
-    made.client().create_bucket(Bucket=made.bucket)
-    return made
+def store(lasting_store):
+    return lasting_store
 
 
 @pytest.fixture(scope="module")

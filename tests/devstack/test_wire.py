@@ -23,14 +23,6 @@ from mlbatch.devstack.redshift.session import Session
 from mlbatch.devstack.redshift.wire import WireServer
 
 
-@pytest.fixture
-def face(engine):
-    made = WireServer(engine, users={"awsuser": "sesame"})
-    made.start()
-    yield made
-    made.stop()
-
-
 def connect(face, **changed):
     values = {
         "host": "127.0.0.1", "port": face.port, "database": "dev", "user": "awsuser",

@@ -39,14 +39,6 @@ def engine():
 
 
 @pytest.fixture
-def face(engine):
-    made = WireServer(engine, users={"awsuser": "sesame"})
-    made.start()
-    yield made
-    made.stop()
-
-
-@pytest.fixture
 def client(face):
     made = Client(face)
     yield made

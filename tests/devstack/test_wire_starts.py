@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from wire_client import SYNC, Client, code, kinds, query
 
 from mlbatch.devstack.certificates import make_certificates
-from mlbatch.devstack.redshift.engine import Engine
 from mlbatch.devstack.redshift.wire import WireServer
 from mlbatch.devstack.redshift.wire_messages import (
     CANCEL_REQUEST,
@@ -26,17 +25,10 @@ from mlbatch.devstack.redshift.wire_messages import (
     read_message,
 )
 
-FOR_EVER = (
-    "SELECT SUM(a.i * b.i) AS s FROM generate_series(1, 1000000) a(i),"
-    " generate_series(1, 1000000) b(i)"
-)
-
 
 @pytest.fixture(scope="module")
-def engine():
-    made = Engine(None, store=None)
-    yield made
-    made.close()
+def engine(lasting_engine):
+    return lasting_engine
 
 
 @pytest.fixture(scope="module")
@@ -147,13 +139,13 @@ def test_a_wrong_proof_is_refused_with_the_user_s_name(face, user, reply):
 
 
 @pytest.mark.parametrize("wrong", ["pid", "key", "nobody"])
-def test_a_cancellation_with_a_wrong_number_does_nothing(face, wrong):
+def test_a_cancellation_with_a_wrong_number_does_nothing(face, wrong, never_ends):
     client = Client(face)
     (told,) = [body for kind, body in client.greeting if kind == b"K"]
     pid, key = struct.unpack("!ii", told)
     numbers = {"pid": (pid + 1_000, key), "key": (pid, (key + 1) % 2**31), "nobody": (0, 0)}[wrong]
     session = face.engine._sessions[pid]
-    client.socket.sendall(query(FOR_EVER))
+    client.socket.sendall(query(never_ends))
     while session._running is None:
         time.sleep(0.01)
     running = session._running

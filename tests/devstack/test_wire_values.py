@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 from wire_client import SYNC, Client, bind, code, execute, kinds, parse, query
 
 from mlbatch.devstack.redshift import wire_messages as messages
-from mlbatch.devstack.redshift.engine import Engine
 from mlbatch.devstack.redshift.faults import Fault
 from mlbatch.devstack.redshift.refusal import Refusal
 from mlbatch.devstack.redshift.wire import WireServer
@@ -28,10 +27,8 @@ DESCRIBE = message(b"D", b"P\0")
 
 
 @pytest.fixture(scope="module")
-def engine():
-    made = Engine(None, store=None)
-    yield made
-    made.close()
+def engine(lasting_engine):
+    return lasting_engine
 
 
 @pytest.fixture(scope="module")

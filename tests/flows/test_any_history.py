@@ -6,7 +6,7 @@ import secrets
 import shutil
 import tempfile
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, timedelta
 from pathlib import Path
 from typing import ClassVar
@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from toy.harness import DAY_ONE, ToyHarness
+from toy.harness import DAY_ONE, QuickHarness
 from toy.job import Toy
 from toy.model import Obedient
 
@@ -25,7 +25,6 @@ from mlbatch.connectors.mysql.address import connect
 from mlbatch.connectors.mysql.session import MysqlPartSession
 from mlbatch.connectors.mysql.sink import MysqlSink
 from mlbatch.connectors.sqlite import SqlitePartSession, SqliteSink
-from mlbatch.engines.local import LocalEngine
 from mlbatch.errors import TemporaryError, UsageError
 from mlbatch.ledger import RunState
 from mlbatch.repair import reconcile
@@ -35,23 +34,6 @@ NUMBERS = st.integers(1, 30)
 WORDS = st.sampled_from(["good", "sad", "good and sad", "!raise", "!nan"])
 SEEN_MINUTES = 50
 """A row that comes so much too late is still within the delta's overlap of an hour."""
-
-
-@dataclass(frozen=True)
-class InThisProcess:
-    """A resumed run's workers too, so that an example takes a second; `test_resume` has real ones."""
-
-    def warm_up(self):
-        LocalEngine(1).warm_up()
-
-    def run(self, work, tasks, on_death, *, isolated=False):
-        yield from LocalEngine(1).run(work, tasks, on_death)
-
-
-class QuickHarness(ToyHarness):
-    @property
-    def tools(self):
-        return replace(super().tools, engine=InThisProcess())
 
 
 class History(RuleBasedStateMachine):

@@ -12,15 +12,15 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from bad_inputs import ACCEPTED, FAILS, NOTICED, QUARANTINED, bad_input
-from toy.harness import ToyHarness, note, notes
+from toy.harness import ToyHarness, interrupted, note, notes
 from toy.job import Toy
 from toy.model import Obedient, build
 
 from mlbatch import leasing
-from mlbatch.connectors.database import ledger_store
+from mlbatch.connectors.database import lease_store
 from mlbatch.connectors.mysql.sink import MysqlSink
 from mlbatch.connectors.s3 import ReadAhead
-from mlbatch.connectors.sqlite import SqlitePartSession, SqliteSink
+from mlbatch.connectors.sqlite import SqliteSink
 from mlbatch.errors import Busy, SnapshotError
 from mlbatch.ledger import ModelPin, Owner, RunState
 from mlbatch.model import Prediction
@@ -47,24 +47,9 @@ def test_16_a_column_too_many_is_ignored_and_said(harness, monkeypatch):
     assert any("'more': ignored" in notice for notice in harness.notices)
 
 
-def _interrupted_after(monkeypatch, harness, commits):
-    commit, left = SqlitePartSession.commit, [commits]
-
-    def stop(session, batch):
-        if not left[0]:
-            raise KeyboardInterrupt
-        left[0] -= 1
-        commit(session, batch)
-
-    monkeypatch.setattr(SqlitePartSession, "commit", stop)
-    with pytest.raises(KeyboardInterrupt):
-        harness.infer()
-    monkeypatch.setattr(SqlitePartSession, "commit", commit)
-
-
 @bad_input(42, outcome=FAILS, says="is missing")
 def test_42_a_part_that_is_gone_when_the_run_is_resumed(harness, tmp_path, monkeypatch):
-    _interrupted_after(monkeypatch, harness.notes(notes(25)), 1)
+    interrupted(harness.notes(notes(25)), monkeypatch, 1)
     for part in (tmp_path / "parts").rglob("*.parquet"):
         part.unlink()
     with pytest.raises(SnapshotError, match="is missing") as caught:
@@ -159,7 +144,7 @@ class Slow:
 
 @bad_input(97, outcome=ACCEPTED)
 def test_97_a_batch_that_takes_longer_than_a_lease_keeps_it(harness, tmp_path, monkeypatch):
-    monkeypatch.setattr(ledger_store, "LEASE_SECONDS", 1)
+    monkeypatch.setattr(lease_store, "LEASE_SECONDS", 1)
     monkeypatch.setattr(leasing, "HEARTBEAT_SECONDS", 0.1)
     slow = Slow(SqliteSink(tmp_path / "outputs.db"), [])
     ended = harness.given_model(slow).notes(notes(5)).infer()

@@ -5,17 +5,17 @@ from __future__ import annotations
 import shutil
 
 import pytest
+from servers import mariadb, writer_of
 from toy.harness import ToyHarness, note, notes
 from toy.job import Toy
 from toy.model import Obedient
 
 from mlbatch import inference
-from mlbatch.connectors.mysql.address import MysqlAddress
+from mlbatch.connectors.database import ledger_store
 from mlbatch.connectors.mysql.session import MysqlPartSession
 from mlbatch.connectors.mysql.sink import MysqlSink
-from mlbatch.connectors.password import FixedPassword
-from mlbatch.devstack.mariadb import find_program, private_mariadb
-from mlbatch.errors import ExitCode, Fenced, TemporaryError, UsageError
+from mlbatch.connectors.mysql.takeover import MysqlLedger
+from mlbatch.errors import ExitCode, Fenced, TemporaryError
 from mlbatch.ledger import RunState
 
 
@@ -25,12 +25,6 @@ class Cluster:
     def __init__(self, server):
         self.server = server
         self._replica = server.folder / "replica"
-
-    @property
-    def address(self):
-        of = self.server
-        password = FixedPassword(of.password)
-        return MysqlAddress(of.host, of.port, of.database, of.user, password, verify_tls=False)
 
     def stop_replicating(self):
         self.server.stop()
@@ -46,17 +40,13 @@ class Cluster:
 
 @pytest.fixture
 def cluster(tmp_path):
-    try:
-        find_program("mariadbd")
-    except UsageError as error:
-        pytest.skip(f"{error.message}; {error.hint}")
-    with private_mariadb(tmp_path / "mysql") as running:
+    with mariadb(tmp_path / "mysql") as running:
         yield Cluster(running)
 
 
 @pytest.fixture
 def harness(tmp_path, cluster):
-    made = ToyHarness(Toy, tmp_path, part_rows=10, sink=MysqlSink(cluster.address))
+    made = ToyHarness(Toy, tmp_path, part_rows=10, sink=MysqlSink(writer_of(cluster.server)))
     return made.given_model(Obedient()).notes(notes(45))
 
 
@@ -87,8 +77,8 @@ def test_a_worker_whose_last_commits_were_lost_stops_and_the_next_run_repeats_th
 ):
     other = undisturbed(tmp_path / "other", notes(45))
     other.infer()
-    monkeypatch.setattr("mlbatch.scoring.MOST_BATCH_ROWS", 4)
-    monkeypatch.setattr("mlbatch.scoring.LEAST_BATCH_ROWS", 4)
+    monkeypatch.setattr("mlbatch.worker.MOST_BATCH_ROWS", 4)
+    monkeypatch.setattr("mlbatch.worker.LEAST_BATCH_ROWS", 4)
     with monkeypatch.context() as struck:
         # The batches of a part of ten rows have 4, 4 and 2.
         events = {1: cluster.stop_replicating, 2: cluster.fail_over}
@@ -109,6 +99,22 @@ def test_a_part_that_was_through_is_not_taken_for_a_defect(harness, cluster, mon
         with pytest.raises(TemporaryError, match="part 4 is at row 0 of 5 again") as caught:
             harness.infer()
     assert "run again" in caught.value.hint
+    assert states(harness) == [RunState.WRITING]
+    assert harness.infer().totals.written == 45
+    assert len(harness.rows()) == 45
+
+
+@pytest.mark.parametrize(
+    ("owner", "after"), [(ledger_store, "check_through"), (MysqlLedger, "verify")]
+)
+def test_a_part_that_is_lost_while_the_run_is_verified_is_no_defect(
+    harness, cluster, monkeypatch, owner, after
+):
+    with monkeypatch.context() as struck:
+        strike(struck, MysqlPartSession, "commit", {4: cluster.stop_replicating})
+        strike(struck, owner, after, {1: cluster.fail_over})
+        with pytest.raises(TemporaryError):
+            harness.infer()
     assert states(harness) == [RunState.WRITING]
     assert harness.infer().totals.written == 45
     assert len(harness.rows()) == 45

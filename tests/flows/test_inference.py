@@ -258,8 +258,8 @@ def test_what_a_run_reads_of_its_ledger_grows_with_its_parts_and_no_faster(
     engine = sqlite._engine(harness.tools.sink.path, os.getpid())
     event.listen(engine, "before_cursor_execute", lambda *of: asked.append(of[2]))
     assert harness.infer().totals.written == 3 * parts
-    # As a task, for its position, before and while the run is verified, and when it is told.
-    assert len(read) == 5 * parts
+    # As a task, for its position, when the run is verified, and when it is told.
+    assert len(read) == 4 * parts
     sums = [statement for statement in asked if "sum(mlbatch_part.done)" in statement]
     assert len(sums) == parts
-    assert sum("\nFROM mlbatch_part " in statement for statement in asked) == parts + 4
+    assert sum("\nFROM mlbatch_part " in statement for statement in asked) == parts + 3

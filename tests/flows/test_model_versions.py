@@ -6,11 +6,11 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from toy.harness import note, notes
+from toy.harness import interrupted, note, notes
 from toy.job import Toy
 from toy.model import Obedient
 
-from mlbatch.connectors.sqlite import SqliteDatabase, SqlitePartSession
+from mlbatch.connectors.sqlite import SqliteDatabase
 from mlbatch.errors import ModelIncompatible, UsageError
 from mlbatch.inference import infer, preview
 from mlbatch.ledger import RunKind, RunState
@@ -19,22 +19,6 @@ from mlbatch.planner import Request
 
 def versions(harness):
     return {row["model_version"] for row in harness.rows()}
-
-
-def interrupted(harness, monkeypatch, commits, **request):
-    """Infer until so many batches are committed, and be interrupted then."""
-    commit, left = SqlitePartSession.commit, [commits]
-
-    def stop(session, batch):
-        if not left[0]:
-            raise KeyboardInterrupt
-        left[0] -= 1
-        commit(session, batch)
-
-    with monkeypatch.context() as broken:
-        broken.setattr(SqlitePartSession, "commit", stop)
-        with pytest.raises(KeyboardInterrupt):
-            harness.infer(**request)
 
 
 @pytest.mark.parametrize("full", [False, True])

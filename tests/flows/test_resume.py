@@ -206,7 +206,7 @@ def test_a_sleeper_that_wakes_after_its_last_batch_leaves_the_end_to_the_other(
 
 def _lease(owner, ledger):
     (run,) = ledger.runs("mood")
-    return Lease("mood", "toy", run.epoch, run.run_id, owner)
+    return Lease("mood", "toy", run.epoch, owner)
 
 
 @bad_input(98, outcome=QUARANTINED, says="killed_worker")

@@ -9,16 +9,15 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from servers import mariadb, writer_of
 from toy.harness import ToyHarness, note, notes
 from toy.job import Toy
 from toy.model import Obedient
 
-from mlbatch.connectors.mysql.address import MysqlAddress, connect, scalar
+from mlbatch.connectors.mysql.address import connect, scalar
 from mlbatch.connectors.mysql.sink import MysqlSink
-from mlbatch.connectors.password import FixedPassword
 from mlbatch.connectors.sqlite import SqliteSink
-from mlbatch.devstack.mariadb import find_program, private_mariadb
-from mlbatch.errors import ExitCode, UsageError
+from mlbatch.errors import ExitCode
 from mlbatch.ledger import RunState
 from mlbatch.repair import reconcile
 
@@ -244,11 +243,7 @@ harness._predictor = Obedient()
 
 @pytest.fixture
 def full_server(tmp_path):
-    try:
-        find_program("mariadbd")
-    except UsageError as error:
-        pytest.skip(f"{error.message}; {error.hint}")
-    with private_mariadb(tmp_path / "mysql", options=(ONE_FILE, FULL)) as server:
+    with mariadb(tmp_path / "mysql", options=(ONE_FILE, FULL)) as server:
         yield server
 
 
@@ -259,12 +254,7 @@ def on_mysql(folder, sink):
 
 
 def test_a_full_disk_under_mysql(tmp_path, full_server):
-    password = FixedPassword(full_server.password)
-    address = MysqlAddress(
-        full_server.host, full_server.port, full_server.database, full_server.user, password,
-        verify_tls=False,
-    )  # fmt: skip
-    sink = MysqlSink(address)
+    sink = MysqlSink(writer_of(full_server))
     harness = on_mysql(tmp_path, sink).given_model(Obedient()).notes(notes(MANY))
     code, told = run(tmp_path, more=ON_MYSQL.format(sink=pickle.dumps(sink)))
     is_clean(code, told, "The table 'mood' is full")
@@ -274,7 +264,7 @@ def test_a_full_disk_under_mysql(tmp_path, full_server):
     done = sum(part.done for part in sink.ledger().parts(left.run_id))
     assert 0 < done < MANY
     # What is counted is there, and nothing else is.
-    with closing(connect(address)) as connection:
+    with closing(connect(sink.address)) as connection:
         assert scalar(connection, "SELECT COUNT(*) FROM mood") == done
 
     full_server.kill()

@@ -9,14 +9,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
-from toy.harness import ToyHarness, note, notes
+from toy.harness import QuickHarness, ToyHarness, note, notes
 from toy.job import Toy
 from toy.model import Obedient
 
 from mlbatch import failpoint, switching
 from mlbatch.connectors.duckdb import DuckdbWarehouse
 from mlbatch.connectors.mysql.sink import MysqlSink
-from mlbatch.engines.local import LocalEngine
 from mlbatch.errors import Busy, GateRefused, TemporaryError, UsageError
 from mlbatch.generation import GenerationState
 from mlbatch.inference import infer
@@ -25,23 +24,6 @@ from mlbatch.model import Prediction
 from mlbatch.planner import Request
 from mlbatch.repair import reconcile
 from mlbatch.switching import drop_kept, kept, roll_back, switch
-
-
-class QuickHarness(ToyHarness):
-    """A run that is resumed stays in this process too; `test_resume` has real workers."""
-
-    @property
-    def tools(self):
-        return replace(super().tools, engine=InThisProcess())
-
-
-@dataclass(frozen=True)
-class InThisProcess:
-    def warm_up(self):
-        LocalEngine(1).warm_up()
-
-    def run(self, work, tasks, on_death, *, isolated=False):
-        yield from LocalEngine(1).run(work, tasks, on_death)
 
 
 def killed_at(place, work):

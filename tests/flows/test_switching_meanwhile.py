@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from flows.test_switching import QuickHarness, _interrupted, _with, labels, versions
+from flows.test_switching import _interrupted, _with, labels, versions
 from sqlalchemy import inspect
-from toy.harness import note, notes
+from toy.harness import QuickHarness, note, notes
 from toy.job import Toy
 from toy.model import Obedient
 

@@ -163,7 +163,7 @@ def test_a_server_over_the_ceiling_ends_the_run_which_is_resumed(tmp_path, mysql
 def test_a_server_that_writes_slowly_gets_fewer_rows_a_transaction(
     tmp_path, mysql_address, monkeypatch
 ):
-    monkeypatch.setattr("mlbatch.scoring.MOST_BATCH_ROWS", 1_024)
+    monkeypatch.setattr("mlbatch.worker.MOST_BATCH_ROWS", 1_024)
     sink = MysqlSink(mysql_address)
     harness = ToyHarness(Toy, tmp_path, sink=sink)
     harness.given_model(Obedient()).notes(notes(6_000))

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from servers import need_mariadb
 
-from mlbatch.devstack.mariadb import find_program
-from mlbatch.errors import UsageError
 from proof.campaign import campaign
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -13,10 +12,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 @pytest.fixture
 def mariadb():
-    try:
-        find_program("mariadbd")
-    except UsageError as error:
-        pytest.skip(f"{error.message}; {error.hint}")
+    need_mariadb()
 
 
 @pytest.mark.parametrize(("kind", "strikes"), [("kills", 60), ("zombies", 5), ("network", 100)])

@@ -17,8 +17,8 @@ from toy.harness import DAY_ONE, ToyHarness, note
 from toy.job import Toy
 from toy.model import Obedient
 
-from mlbatch import leasing, scoring
-from mlbatch.connectors.database import ledger_store
+from mlbatch import leasing, worker
+from mlbatch.connectors.database import lease_store
 from mlbatch.connectors.mysql import address as mysql_address
 from mlbatch.connectors.mysql.address import connect
 from mlbatch.connectors.mysql.session import MysqlPartSession
@@ -105,14 +105,14 @@ def ended(work: Callable[[], object]) -> int:
 
 def hasten() -> None:
     """Leases and sessions that end in seconds, and batches of few rows: for child processes."""
-    ledger_store.LEASE_SECONDS = 1
+    lease_store.LEASE_SECONDS = 1
     # A heart that beats while workers are forked would leave its locks in them.
     leasing.HEARTBEAT_SECONDS = 3_600
     mysql_address._SESSION = mysql_address._SESSION.replace(
         "wait_timeout = 30, innodb_lock_wait_timeout = 5",
         "wait_timeout = 3, innodb_lock_wait_timeout = 2",
     )
-    scoring.score_part.__kwdefaults__["batch_rows"] = BATCH_ROWS
+    worker.score_part.__kwdefaults__["batch_rows"] = BATCH_ROWS
 
 
 @dataclass

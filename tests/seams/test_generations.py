@@ -18,7 +18,7 @@ from sqlalchemy import inspect
 from toy.job import Mood
 
 from mlbatch import failpoint
-from mlbatch.connectors.database import ledger_store
+from mlbatch.connectors.database import lease_store
 from mlbatch.connectors.database.generation_store import begin_switch
 from mlbatch.connectors.mysql import address as mysql_settings
 from mlbatch.connectors.mysql import sink as mysql_sink
@@ -304,16 +304,16 @@ def test_readers_are_waited_for_and_then_nothing_has_changed(server, monkeypatch
 
 def test_a_switch_between_the_look_and_the_lease_is_noticed(server, monkeypatch):
     """Else the lease would be that of a generation that no longer serves, under the declared name."""
-    make_free = ledger_store._make_free
+    make_free = lease_store._make_free
 
     def after_a_switch(*given):
-        monkeypatch.setattr(ledger_store, "_make_free", make_free)
+        monkeypatch.setattr(lease_store, "_make_free", make_free)
         leases = both(server)
         server.swap(*leases)
         free(server, leases)
         make_free(*given)
 
-    monkeypatch.setattr(ledger_store, "_make_free", after_a_switch)
+    monkeypatch.setattr(lease_store, "_make_free", after_a_switch)
     with pytest.raises(Fenced, match="the lease of mood was taken over"):
         server.ledger().acquire("mood", "toy", ME, 500)
     assert server.ledger().acquire("mood", "toy", ME, 501).generation == "g2"

@@ -12,19 +12,17 @@ import pytest
 from bad_inputs import REFUSED, bad_input
 from fault_proxy import BLACK_HOLE, PASS, RESET, FaultProxy, Rule
 from faulty import fails
+from servers import admin_of, mariadb, writer_of
 from test_sink import TABLE, begin, commit, ids, rows
 
-from mlbatch.connectors.mysql.address import MysqlAddress, connect, connect_to_writer
+from mlbatch.connectors.mysql.address import connect, connect_to_writer
 from mlbatch.connectors.mysql.session import MysqlPartSession
 from mlbatch.connectors.mysql.sink import MysqlSink
 from mlbatch.connectors.mysql.statements import Way
-from mlbatch.connectors.password import FixedPassword
 from mlbatch.devstack.certificates import make_certificates
-from mlbatch.devstack.mariadb import find_program, private_mariadb
 from mlbatch.errors import (
     SettingsError,
     TemporaryError,
-    UsageError,
 )
 
 pytestmark = pytest.mark.usefixtures("impatient")
@@ -33,20 +31,15 @@ pytestmark = pytest.mark.usefixtures("impatient")
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     """A MariaDB of our own with TLS, whose certificate is for localhost alone."""
-    try:
-        find_program("mariadbd")
-    except UsageError as error:
-        pytest.skip(f"{error.message}; {error.hint}")
     folder = tmp_path_factory.mktemp("faulty")
     certificates = make_certificates(folder / "made", "localhost")
-    with private_mariadb(folder / "server", certificates=certificates) as made:
+    with mariadb(folder / "server", certificates=certificates) as made:
         yield made
 
 
 @pytest.fixture
 def admin(server):
-    password = FixedPassword(server.admin_password)
-    return MysqlAddress(server.host, server.port, "mysql", server.admin, password, verify_tls=False)
+    return replace(admin_of(server), database="mysql")
 
 
 @pytest.fixture
@@ -54,10 +47,7 @@ def writer(server, admin):
     """The user that mlbatch has in production, in an empty database."""
     for statement in ("DROP DATABASE mlbatch", "CREATE DATABASE mlbatch CHARACTER SET utf8mb4"):
         execute(admin, statement)
-    password = FixedPassword(server.password)
-    return MysqlAddress(
-        server.host, server.port, "mlbatch", server.user, password, verify_tls=False
-    )
+    return replace(writer_of(server), database="mlbatch")
 
 
 @pytest.fixture

@@ -9,17 +9,17 @@ from dataclasses import replace
 import pyarrow as pa
 import pytest
 from bad_inputs import ACCEPTED, TEMPORARY, bad_input
+from servers import admin_of, mariadb, writer_of
 from test_sink import TABLE, begin, commit, ids, rows
 
-from mlbatch.connectors.mysql.address import MysqlAddress, connect, connect_to_writer, scalar
+from mlbatch.connectors.mysql.address import connect, connect_to_writer, scalar
 from mlbatch.connectors.mysql.session import MysqlPartSession
 from mlbatch.connectors.mysql.sink import MysqlSink
 from mlbatch.connectors.mysql.statements import Way
 from mlbatch.connectors.password import FixedPassword
 from mlbatch.declaration import Column
 from mlbatch.devstack.certificates import make_certificates
-from mlbatch.devstack.mariadb import find_program, private_mariadb
-from mlbatch.errors import ExitCode, SettingsError, TemporaryError, UsageError
+from mlbatch.errors import ExitCode, SettingsError, TemporaryError
 
 
 @pytest.fixture
@@ -29,25 +29,16 @@ def certificates(tmp_path):
 
 @pytest.fixture
 def server(tmp_path, certificates):
-    try:
-        find_program("mariadbd")
-    except UsageError as error:
-        pytest.skip(f"{error.message}; {error.hint}")
-    with private_mariadb(tmp_path / "mysql", certificates=certificates) as running:
+    with mariadb(tmp_path / "mysql", certificates=certificates) as running:
         yield running
 
 
 def address(server, **changed):
-    password = FixedPassword(server.password)
-    made = MysqlAddress(
-        server.host, server.port, server.database, server.user, password, verify_tls=False
-    )
-    return replace(made, **changed)
+    return replace(writer_of(server), **changed)
 
 
 def admin(server, statement):
-    login = address(server, user=server.admin, password=FixedPassword(server.admin_password))
-    with closing(connect(login)) as connection:
+    with closing(connect(admin_of(server))) as connection:
         connection.query(statement)
 
 

@@ -33,13 +33,13 @@ SLEEPER = """
 import pickle, sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-from mlbatch.connectors.database import ledger_store
+from mlbatch.connectors.database import lease_store
 from mlbatch.connectors.mysql import address, session
 from mlbatch.errors import Fenced, TemporaryError
 from toy.harness import ToyHarness
 from toy.job import Toy
 from toy.model import Obedient
-ledger_store.LEASE_SECONDS = 1
+lease_store.LEASE_SECONDS = 1
 address._SESSION = address._SESSION.replace(
     "wait_timeout = 30, innodb_lock_wait_timeout = 5", {long!r})
 slept = []

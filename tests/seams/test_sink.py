@@ -17,7 +17,7 @@ from mlbatch.connectors.database.liveness import is_surely_dead, this_process
 from mlbatch.connectors.mysql.sink import MysqlDatabase, MysqlSink
 from mlbatch.connectors.sqlite import SqliteDatabase, SqliteSink
 from mlbatch.declaration import Column
-from mlbatch.errors import Busy, DeclarationError, Fenced, RunFailed
+from mlbatch.errors import Busy, DeclarationError, Fenced, RunFailed, TemporaryError
 from mlbatch.generation import Active
 from mlbatch.ledger import (
     BatchCommit,
@@ -193,6 +193,25 @@ def test_a_commit_of_an_older_epoch_changes_nothing(sink, writing):
     with pytest.raises(Fenced):
         ledger.advance(run, RunState.VERIFYING)
     assert ids(sink) == [1, 2]
+
+
+def test_a_run_is_verified_once_its_parts_are_through(sink, writing):
+    run, ledger, lease = writing
+    with sink.session(TABLE, run) as session:
+        session.commit(commit(0, 2, rows(1, 2)))
+        with pytest.raises(TemporaryError, match="part 0 is at row 2 of 4 again"):
+            ledger.verify(run)
+        assert ledger.runs("mood")[0].state is RunState.WRITING
+        session.commit(commit(2, 4, rows(3, 4)))
+    verified, parts = ledger.verify(run)
+    assert (verified.state, parts) == (RunState.VERIFYING, ledger.parts(run.run_id))
+    assert ledger.verify(verified) == (verified, parts)
+    ledger.release(lease, 12)
+    with pytest.raises(Fenced):
+        ledger.verify(run)
+    # Who reads what is verified already must not come away with another's epoch.
+    with pytest.raises(Fenced):
+        ledger.finish(ledger.verify(verified)[0], None, 13)
 
 
 def test_every_take_over_fences(sink, writing):

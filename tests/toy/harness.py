@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import pyarrow as pa
+import pytest
 
+from mlbatch.connectors.sqlite import SqlitePartSession
+from mlbatch.engines.local import LocalEngine
 from mlbatch.testing import JobHarness
 
 DAY_ONE = datetime(2026, 1, 1, 12)
@@ -38,3 +42,36 @@ class ToyHarness(JobHarness):
 
     def notes(self, rows, *, key="id"):
         return self.given("notes", rows, key=key, schema=NOTES)
+
+
+@dataclass(frozen=True)
+class InThisProcess:
+    """A resumed run's workers too, which takes a second less; `test_resume` has real ones."""
+
+    def warm_up(self):
+        LocalEngine(1).warm_up()
+
+    def run(self, work, tasks, on_death, *, isolated=False):
+        yield from LocalEngine(1).run(work, tasks, on_death)
+
+
+class QuickHarness(ToyHarness):
+    @property
+    def tools(self):
+        return replace(super().tools, engine=InThisProcess())
+
+
+def interrupted(harness, monkeypatch, commits, **request):
+    """Infer until so many batches are committed, and be interrupted then."""
+    commit, left = SqlitePartSession.commit, [commits]
+
+    def stop(session, batch):
+        if not left[0]:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        commit(session, batch)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(SqlitePartSession, "commit", stop)
+        with pytest.raises(KeyboardInterrupt):
+            harness.infer(**request)

@@ -28,9 +28,10 @@ from mlbatch.engines.local import LocalEngine
 from mlbatch.errors import DeclarationError, MlbatchError, RunFailed
 from mlbatch.ledger import PartState
 from mlbatch.nurse import Nurse
-from mlbatch.scoring import cursor_in_utc, suitable_rows
+from mlbatch.scoring import cursor_in_utc
 from mlbatch.snapshot import Part
 from mlbatch.text import Pick
+from mlbatch.worker import suitable_rows
 
 NOON = datetime(2026, 1, 1, 12, 0, 0, 1, tzinfo=UTC)
 

@@ -76,17 +76,17 @@ def test_the_newest_row_of_a_key_is_kept_and_rows_without_one_stay(run):
     assert len([row for row in rows if row["id"] is None]) == 6
 
 
-def test_own_placeholders_are_bound_as_well(run):
-    query = FeatureQuery.parse(
-        "SELECT id, seen FROM t WHERE seen >= :since AND seen < :until AND id < :top"
-    )
+def test_a_query_may_place_the_window_itself(run):
+    query = FeatureQuery.parse("SELECT id, seen FROM t WHERE seen >= :since AND seen < :until")
     window = Window(NOON + 2 * HOUR)
-    select = query.windowed(window, cursor="seen", null_cursor="never", parameters={"top": 4})
-    assert ids(run(select)) == [2, 3]
-    everything = query.windowed(Window(), cursor="seen", parameters={"top": 99})
-    assert ids(run(everything)) == [1, 2, 3, 4]
+    assert ids(run(query.windowed(window, cursor="seen", null_cursor="never"))) == [2, 3, 4]
+    assert ids(run(query.windowed(Window(), cursor="seen"))) == [1, 2, 3, 4]
+
+
+def test_a_placeholder_of_another_name_is_refused():
+    query = FeatureQuery.parse("SELECT id, seen FROM t WHERE id < :top")
     with pytest.raises(UsageError, match=":top has no value"):
-        query.windowed(window, cursor="seen")
+        query.windowed(Window(), cursor="seen")
 
 
 def test_probe_counts_rows_keys_and_what_is_newer(run):

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
-from datetime import datetime
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import func, insert, or_, select, update
+from sqlalchemy import or_, select
 
+from mlbatch.connectors.database.store import Store, put
 from mlbatch.connectors.database.tables import ACTIVE, GENERATION, LEASE, QUARANTINE, RUN
 from mlbatch.errors import TemporaryError
 from mlbatch.generation import FIRST, Active, Generation, GenerationState, beside, number
 from mlbatch.ledger import Lease, RunState, taken_over
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
+    from datetime import datetime
 
-    from sqlalchemy import Connection, Row, Table
+    from sqlalchemy import Connection, Row
 
     from mlbatch.ledger import NewRun
 
@@ -25,28 +25,8 @@ PAGE_ROWS = 10_000
 """Of the quarantine, in memory at once."""
 
 
-class Database(Protocol):
-    """What the stores need of a database."""
-
-    def reading(self) -> AbstractContextManager[Connection]:
-        """A connection to read with."""
-        ...
-
-    def writing(self) -> AbstractContextManager[Connection]:
-        """One transaction, committed when the block ends well."""
-        ...
-
-    def now(self) -> datetime:
-        """The database's clock, in UTC."""
-        ...
-
-
-class GenerationStore:
+class GenerationStore(Store):
     """The part of `mlbatch.sink.Ledger` that is about generations."""
-
-    def __init__(self, database: Database) -> None:
-        """The control tables must exist."""
-        self._database = database
 
     def active(self, output_table: str) -> Active | None:
         """See `mlbatch.sink.Ledger.active`."""
@@ -221,19 +201,3 @@ def _last_done(connection: Connection, output_table: str, generation: str) -> di
         .limit(1)
     )
     return dict(connection.execute(query).mappings().one())
-
-
-def put(
-    connection: Connection,
-    table: Table,
-    key: Mapping[str, object],
-    values: Mapping[str, object],
-) -> None:
-    """Update the row of ``key``, or insert it."""
-    matches = [table.c[name] == value for name, value in key.items()]
-    # Affected rows do not tell an unchanged row from a missing one on MySQL.
-    exists = connection.scalar(select(func.count()).select_from(table).where(*matches))
-    if exists:
-        connection.execute(update(table).where(*matches).values(**values))
-    else:
-        connection.execute(insert(table).values(**key, **values))

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Table
 
-    from mlbatch.connectors.database.generation_store import Database
+    from mlbatch.connectors.database.store import Database
     from mlbatch.generation import Active, Generation
     from mlbatch.ledger import Lease, Owner, PartState, QuarantinedRow, Run, Strikes
     from mlbatch.window import Watermark

@@ -5,38 +5,28 @@ Each method is one transaction. Statements touch rows in primary key order.
 
 from __future__ import annotations
 
-from contextlib import suppress
-from dataclasses import asdict, fields, replace
-from datetime import datetime, timedelta
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 from sqlalchemy import func, insert, select, update
-from sqlalchemy.exc import IntegrityError
 
-from mlbatch.connectors.database.generation_store import (
-    Database,
-    GenerationStore,
-    place_of,
-    put,
-    serve,
-)
-from mlbatch.connectors.database.liveness import is_surely_dead
+from mlbatch.connectors.database.generation_store import GenerationStore, serve
+from mlbatch.connectors.database.lease_store import LeaseStore, free, hold
 from mlbatch.connectors.database.part_rows import part_state
 from mlbatch.connectors.database.run_rows import new_values, run_of
+from mlbatch.connectors.database.store import put
 from mlbatch.connectors.database.tables import LEASE, PART, QUARANTINE, RUN, STRIKES, WATERMARK
-from mlbatch.errors import Busy, Fenced, UsageError
 from mlbatch.failpoint import reach
-from mlbatch.generation import beside
 from mlbatch.ledger import (
     Lease,
     NewRun,
-    Owner,
     PartState,
     Progress,
     QuarantinedRow,
     Run,
     RunState,
     Strikes,
+    check_through,
     check_transition,
     taken_over,
 )
@@ -45,77 +35,13 @@ from mlbatch.window import Watermark
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sqlalchemy import Connection, RowMapping
+    from sqlalchemy import Connection
 
     from mlbatch.snapshot import Snapshot
 
-LEASE_SECONDS = 60
-_UNFINISHED = [s.value for s in RunState if not s.is_terminal]
-_FREE = ""
 
-
-class LedgerStore(GenerationStore):
+class LedgerStore(LeaseStore, GenerationStore):
     """`mlbatch.sink.Ledger` over SQLAlchemy."""
-
-    def __init__(self, database: Database) -> None:
-        """The control tables must exist."""
-        super().__init__(database)
-
-    def acquire(
-        self, output_table: str, job: str, owner: Owner, epoch: int, generation: str | None = None
-    ) -> Lease:
-        """See `mlbatch.sink.Ledger.acquire`."""
-        with self._database.writing() as connection:
-            place = place_of(connection, output_table, generation)
-            lease = Lease(output_table, job, epoch, None, owner, *place)
-            _make_free(connection, lease, self._database.now())
-        with self._database.writing() as connection:
-            row = select(LEASE).where(LEASE.c.output_table == lease.table).with_for_update()
-            self._refuse_if_taken(connection.execute(row).mappings().one(), lease)
-            if place_of(connection, output_table, generation) != place:
-                raise taken_over(f"the lease of {lease.table}")
-            values = _owned(lease, self._database.now())
-            key = LEASE.c.output_table == lease.table
-            connection.execute(update(LEASE).where(key).values(**values))
-            reach("in_lease")
-            _fence(connection, lease, epoch)
-        return lease
-
-    def _refuse_if_taken(self, held: RowMapping, lease: Lease) -> None:
-        if held["job"] != lease.job:
-            message = f"the table {lease.table} belongs to the job {held['job']}"
-            raise UsageError(message, hint="give each job a table of its own")
-        owner = _owner(held)
-        if owner.owner_id in (_FREE, lease.owner.owner_id) or is_surely_dead(owner):
-            return
-        if self._has_beaten(held):
-            run = f" (run {held['run_id']})" if held["run_id"] else ""
-            message = f"{lease.table} is being worked on by {owner}{run}"
-            raise Busy(message, hint="it goes on by itself; start again when it is through")
-
-    def _has_beaten(self, held: RowMapping) -> bool:
-        """Whether the owner gave a sign of life lately, by the database's own clock.
-
-        One far ahead of it is from before the clock was set back; who lives gives another at once.
-        """
-        time = timedelta(seconds=held["ttl_seconds"])
-        return abs(self._database.now() - held["heartbeat_at"]) < time
-
-    def heartbeat(self, lease: Lease) -> bool:
-        """See `mlbatch.sink.Ledger.heartbeat`."""
-        with self._database.writing() as connection:
-            beat = connection.execute(
-                update(LEASE)
-                .where(LEASE.c.output_table == lease.table, LEASE.c.epoch == lease.epoch)
-                .values(heartbeat_at=self._database.now())
-            )
-        return bool(beat.rowcount)
-
-    def release(self, lease: Lease, epoch: int) -> None:
-        """See `mlbatch.sink.Ledger.release`."""
-        with self._database.writing() as connection:
-            if _free(connection, lease.output_table, lease.generation, lease.epoch, epoch):
-                _fence(connection, lease, epoch)
 
     def create(self, lease: Lease, new: NewRun) -> Run:
         """See `mlbatch.sink.Ledger.create`."""
@@ -123,7 +49,7 @@ class LedgerStore(GenerationStore):
             # Two generations may begin runs at once, and their numbers must differ.
             table = select(LEASE).where(LEASE.c.output_table == new.output_table)
             connection.execute(table.with_for_update()).all()
-            _hold(connection, lease, new.run_id)
+            hold(connection, lease, new.run_id)
             values = new_values(new) | {
                 **_numbers(connection, new),
                 "state": RunState.CREATED.value,
@@ -193,6 +119,18 @@ class LedgerStore(GenerationStore):
                 connection.execute(insert(PART), rows)
             return _read(connection, run.run_id)
 
+    def verify(self, run: Run) -> tuple[Run, tuple[PartState, ...]]:
+        """See `mlbatch.sink.Ledger.verify`."""
+        with self._database.writing() as connection:
+            # One transaction, or a fail-over between the two could take back a part of a run that is
+            # said to be through. So whoever still finds VERIFYING finds all that was written before.
+            parts = _parts(connection, run.run_id)
+            check_through(run, parts)
+            if run.state is RunState.WRITING:
+                _update(connection, run, {"state": RunState.VERIFYING.value})
+            # Not read again: a row that nobody locked may have another's epoch by now.
+            return replace(run, state=RunState.VERIFYING), parts
+
     def finish(self, run: Run, watermark: Watermark | None, epoch: int) -> Run:
         """See `mlbatch.sink.Ledger.finish`."""
         check_transition(run.state, RunState.DONE)
@@ -204,7 +142,7 @@ class LedgerStore(GenerationStore):
             mark = {"watermark": watermark.value if watermark else None, "run_id": run.run_id}
             put(connection, WATERMARK, {"job": new.job, "generation": new.generation}, mark)
             serve(connection, new)
-            _free(connection, new.output_table, new.generation, run.epoch, epoch)
+            free(connection, new.output_table, new.generation, run.epoch, epoch)
             return _read(connection, run.run_id)
 
     def give_up(self, run: Run, state: RunState, reason: str, epoch: int) -> Run:
@@ -231,9 +169,8 @@ class LedgerStore(GenerationStore):
 
     def parts(self, run_id: str) -> tuple[PartState, ...]:
         """See `mlbatch.sink.Ledger.parts`."""
-        query = select(PART).where(PART.c.run_id == run_id).order_by(PART.c.part_no)
         with self._database.reading() as connection:
-            return tuple(part_state(row) for row in connection.execute(query).mappings())
+            return _parts(connection, run_id)
 
     def progress(self, run_id: str) -> Progress:
         """See `mlbatch.sink.Ledger.progress`."""
@@ -284,16 +221,6 @@ class LedgerStore(GenerationStore):
             value = connection.scalar(query)
         return None if value is None else Watermark(value)
 
-    def holder(self, output_table: str) -> Owner | None:
-        """See `mlbatch.sink.Ledger.holder`."""
-        query = select(LEASE).where(LEASE.c.output_table == output_table)
-        with self._database.reading() as connection:
-            held = connection.execute(query).mappings().first()
-        if held is None or held["owner_id"] == _FREE:
-            return None
-        owner = _owner(held)
-        return owner if self._has_beaten(held) and not is_surely_dead(owner) else None
-
 
 _COUNTERS = ("done", "written", "deleted", "quarantined", "filtered", "checksum")
 
@@ -317,8 +244,9 @@ def _read(connection: Connection, run_id: str) -> Run:
     return run_of(connection.execute(select(RUN).where(RUN.c.run_id == run_id)).mappings().one())
 
 
-def _owner(row: RowMapping) -> Owner:
-    return Owner(**{field.name: row[field.name] for field in fields(Owner)})
+def _parts(connection: Connection, run_id: str) -> tuple[PartState, ...]:
+    query = select(PART).where(PART.c.run_id == run_id).order_by(PART.c.part_no)
+    return tuple(part_state(row) for row in connection.execute(query).mappings())
 
 
 def _update(connection: Connection, run: Run, values: Mapping[str, object]) -> None:
@@ -335,55 +263,3 @@ def _leave(connection: Connection, run: Run, values: Mapping[str, object], epoch
     """A run's last change: whoever still works on it finds another epoch."""
     _update(connection, run, {**values, "epoch": epoch})
     connection.execute(update(PART).where(PART.c.run_id == run.run_id).values(epoch=epoch))
-
-
-def _owned(lease: Lease, now: datetime) -> dict[str, object]:
-    return asdict(lease.owner) | {
-        "job": lease.job,
-        "epoch": lease.epoch,
-        "heartbeat_at": now,
-        "ttl_seconds": LEASE_SECONDS,
-    }
-
-
-def _make_free(connection: Connection, lease: Lease, now: datetime) -> None:
-    """A row to lock, in a transaction of its own: of many first starts at once, one inserts it."""
-    row = select(LEASE.c.job).where(LEASE.c.output_table == lease.table)
-    if connection.scalar(row) is None:
-        values = _owned(lease, now) | {"output_table": lease.table, "owner_id": _FREE}
-        with suppress(IntegrityError):
-            connection.execute(insert(LEASE).values(values))
-
-
-def _fence(connection: Connection, lease: Lease, epoch: int) -> None:
-    """The lease's own generation only: others are worked on beside it."""
-    own = (RUN.c.output_table == lease.output_table) & (RUN.c.generation == lease.generation)
-    unfinished = own & RUN.c.state.in_(_UNFINISHED)
-    ids = connection.scalars(select(RUN.c.run_id).where(unfinished).order_by(RUN.c.run_id)).all()
-    if ids:
-        connection.execute(update(RUN).where(RUN.c.run_id.in_(ids)).values(epoch=epoch))
-        connection.execute(update(PART).where(PART.c.run_id.in_(ids)).values(epoch=epoch))
-
-
-def _hold(connection: Connection, lease: Lease, run_id: str) -> None:
-    held = connection.execute(
-        update(LEASE)
-        .where(LEASE.c.output_table == lease.table, LEASE.c.epoch == lease.epoch)
-        .values(run_id=run_id)
-    )
-    if held.rowcount != 1:
-        message = f"the lease of {lease.table} was taken over by another process"
-        raise Fenced(message)
-
-
-def _free(
-    connection: Connection, output_table: str, generation: str, mine: int, fresh: int
-) -> bool:
-    # Epochs are random, so one that is ours is ours under whichever name the lease was taken.
-    names = (output_table, beside(output_table, generation))
-    freed = connection.execute(
-        update(LEASE)
-        .where(LEASE.c.output_table.in_(names), LEASE.c.epoch == mine)
-        .values(epoch=fresh, owner_id=_FREE)
-    )
-    return bool(freed.rowcount)

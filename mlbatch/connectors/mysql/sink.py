@@ -162,7 +162,7 @@ def _streaming(connection: LoadingConnection) -> Iterator[Any]:
 
 
 class MysqlDatabase:
-    """`mlbatch.connectors.database.generation_store.Database` over one server."""
+    """`mlbatch.connectors.database.store.Database` over one server."""
 
     def __init__(self, address: MysqlAddress) -> None:
         """Nothing is opened yet."""

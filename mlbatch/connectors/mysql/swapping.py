@@ -18,13 +18,13 @@ import pymysql
 import stamina
 
 from mlbatch.connectors.database.generation_store import (
-    Database,
     begin_switch,
     end_switch,
     read_active,
     renames,
     revert_switch,
 )
+from mlbatch.connectors.database.store import Database
 from mlbatch.connectors.mysql.address import (
     LoadingConnection,
     MysqlAddress,

@@ -25,7 +25,7 @@ from mlbatch.generation import beside
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from mlbatch.connectors.database.generation_store import Database
+    from mlbatch.connectors.database.store import Database
     from mlbatch.connectors.mysql.address import LoadingConnection, MysqlAddress
     from mlbatch.ledger import Lease, Owner, Run
 

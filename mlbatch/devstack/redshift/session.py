@@ -12,10 +12,10 @@ import pyarrow as pa
 from mlbatch.devstack.redshift import statement as statements
 from mlbatch.devstack.redshift.answer import Answer
 from mlbatch.devstack.redshift.cluster import SUPERUSER, Cluster
+from mlbatch.devstack.redshift.command_tag import changed, is_change
 from mlbatch.devstack.redshift.copying import copy
 from mlbatch.devstack.redshift.faults import Dropped
 from mlbatch.devstack.redshift.interruption import Interruption
-from mlbatch.devstack.redshift.lexer import Token
 from mlbatch.devstack.redshift.parameters import Parameters
 from mlbatch.devstack.redshift.refusal import Refusal, translated, unsupported
 from mlbatch.devstack.redshift.result_types import recast, redshift_schema
@@ -33,9 +33,6 @@ _PREPARATION = (
     *CONNECTION_SETTINGS,
     "SET python_enable_replacements = false",  # or a table's name finds our variables
 )
-_TAGS = {"TRUNCATE": "TRUNCATE TABLE and COMMIT TRANSACTION", "MERGE": "MERGE"}
-_COUNTED = {"INSERT": "INSERT 0 {}", "UPDATE": "UPDATE {}", "DELETE": "DELETE {}"}
-_DEFINING = frozenset(["CREATE", "DROP", "ALTER", "COMMENT"])
 
 
 class Session:
@@ -166,7 +163,7 @@ class Session:
         special = _SPECIAL.get(statement.verb)
         if special:
             return special(self, statement)
-        if statement.verb in _COUNTED or statement.verb in _DEFINING or statement.verb in _TAGS:
+        if is_change(statement):
             return self._change(statement)
         if statement.sql.strip() == "":
             return Answer("")
@@ -202,9 +199,7 @@ class Session:
                 count = found[0][0] if found and isinstance(found[0][0], int) else 0
         if statement.verb == "TRUNCATE" and self.in_transaction:
             self._end("COMMIT")
-        if statement.verb in _COUNTED:
-            return Answer(_COUNTED[statement.verb].format(count), rows=count)
-        return Answer(_TAGS.get(statement.verb) or _defining_tag(statement))
+        return changed(statement, count)
 
     @contextmanager
     def atomically(self) -> Iterator[None]:
@@ -337,17 +332,6 @@ def _shown(statement: Statement) -> str:
     if not rest:
         raise Refusal("42601", 'syntax error at or near "SHOW"')
     return rest[0].raw.strip('"')
-
-
-def _defining_tag(statement: Statement) -> str:
-    kinds = ("TABLE", "VIEW", "SCHEMA", "FUNCTION", "PROCEDURE")
-    first: list[Token] = statement.words[:6]
-    if statement.verb == "COMMENT":
-        return "COMMENT"
-    kind = next((word.value for word in first if word.value in kinds), "")
-    if any(word.value == "SELECT" for word in statement.words) and kind == "TABLE":
-        return "SELECT"
-    return f"{statement.verb} {kind}".strip()
 
 
 def _unknown(statement: Statement) -> Refusal:

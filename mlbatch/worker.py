@@ -1,0 +1,193 @@
+"""The worker: one part in, its batches committed in order. What every engine calls.
+
+Each batch is scored before its transaction begins; the transaction then moves the part's position
+and changes its rows, or does neither.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mlbatch.batches import read_part
+from mlbatch.engine import PartOutcome, PartTask
+from mlbatch.failpoint import reach
+from mlbatch.job import Job, required_schema
+from mlbatch.ledger import BatchCommit, Run
+from mlbatch.overlap import WriteBehind, read_ahead
+from mlbatch.quarantine import set_part_aside
+from mlbatch.scoring import Predictor, Scorer
+from mlbatch.snapshot import Part
+from mlbatch.throttle import Limits, Pace, Throttle
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from mlbatch.sink import PartSession, Sink
+    from mlbatch.storage import Storage
+    from mlbatch.table import OutputTable
+
+LEAST_BATCH_ROWS = 1_024
+MOST_BATCH_ROWS = 8_192
+BATCH_BYTES = 256 * 1024
+"""Of the part's file in a batch: large enough that its fixed costs vanish, small enough that memory
+does not grow with the length of texts."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartWorker:
+    """What a worker process carries: values only, so that it can be pickled."""
+
+    job: type[Job]
+    run: Run
+    table: OutputTable
+    """The run's generation, under the name that it has as long as the lease is held."""
+    sink: Sink
+    storage: Storage
+    load: Callable[[], Predictor]
+    limits: Limits
+
+    def __call__(self, task: PartTask) -> PartOutcome:
+        """Score one part, or set it aside."""
+        with self.sink.session(self.table, self.run) as session:
+            if task.surrender is not None:
+                return set_part_aside(task, session, self.storage, self.job)
+            scorer = Scorer(self.job, self.load(), self.run.new.model, self.run.run_no)
+            return score_part(task, session, self.storage, scorer, limits=self.limits)
+
+
+def score_part(
+    task: PartTask,
+    session: PartSession,
+    storage: Storage,
+    scorer: Scorer,
+    *,
+    batch_rows: int | None = None,
+    limits: Limits = Limits(),  # noqa: B008  a value
+) -> PartOutcome:
+    """Bring one part from where its ledger row says it is to its end, in batches of ``batch_rows``.
+
+    A batch is read while the one before is scored and the one before that is written; without
+    ``batch_rows`` the part's bytes a row decide. ``limits`` say when to hold back. Raises Fenced when
+    another process took the run over, SnapshotError when the part is no longer the adopted one.
+    Whatever is raised, committed batches stay and the rest can be resumed.
+    """
+    state = session.position(task.part_number)
+    part, done = state.part, state.done
+    rows = batch_rows or suitable_rows(part)
+    stages, polite = _Stages(), _Polite(session, limits, rows)
+    schema = required_schema(scorer.job)
+    with (
+        storage.open(part.file_uri, etag=part.etag) as file,
+        WriteBehind(stages.timing("write", polite.commit)) as writer,
+    ):
+        ahead = _Ahead(task, scorer, stages, polite, writer)
+        while done < part.rows:
+            stop, size = _next_stretch(task, done, part.rows, rows)
+            batches = read_part(file, part, schema, start=done, stop=stop, batch_rows=size)
+            done = ahead.go(batches, done)
+    return PartOutcome(task.part_number, stages.seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ahead:
+    """Scores one batch while the next is read and the last is written."""
+
+    task: PartTask
+    scorer: Scorer
+    stages: _Stages
+    polite: _Polite
+    writer: WriteBehind[BatchCommit]
+
+    def go(self, batches: Iterator[pa.RecordBatch], done: int) -> int:
+        """Score ``batches``, the first of which begins at row ``done``; returns where they end."""
+        for batch in self.polite.pieces(self.stages.waiting("read", read_ahead(batches))):
+            reach("before_score")
+            with self.stages.timed("score"):
+                commit = _score(self.scorer, self.task, batch, done)
+            reach("after_score")
+            self.polite.wait(self.writer)
+            self.writer.put(commit)
+            if done < self.task.careful_until:
+                # The position tells which row killed a worker: no write may lag behind.
+                self.writer.wait()
+            done = commit.high
+        return done
+
+
+class _Polite:
+    """A session whose commits hold back for others."""
+
+    def __init__(self, session: PartSession, limits: Limits, rows: int) -> None:
+        self._session = session
+        self._throttle = Throttle(limits, session.pressure)
+        self._pace = Pace(rows, limits.transaction_seconds)
+
+    def pieces(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            yield from self._pace.pieces(batch)
+
+    def wait(self, writer: WriteBehind[BatchCommit]) -> None:
+        """Pause outside any transaction, where a signal can end the wait."""
+        if self._throttle.reason is not None:
+            writer.wait()
+            self._throttle.wait()
+
+    def commit(self, batch: BatchCommit) -> None:
+        self._throttle.look()
+        started = time.perf_counter()
+        self._session.commit(batch)
+        self._pace.took(time.perf_counter() - started, batch.high - batch.low)
+
+
+def suitable_rows(part: Part) -> int:
+    """How many rows of ``part`` make a batch, by their mean size in the file."""
+    rows = BATCH_BYTES * part.rows // max(part.bytes, 1)
+    return min(max(rows, LEAST_BATCH_ROWS), MOST_BATCH_ROWS)
+
+
+def _next_stretch(task: PartTask, done: int, end: int, batch_rows: int) -> tuple[int, int]:
+    """Up to which row to go on, and in batches of how many rows."""
+    if done < task.careful_until:
+        return min(task.careful_until, end), task.careful_rows
+    return end, batch_rows
+
+
+def _score(scorer: Scorer, task: PartTask, batch: pa.RecordBatch, low: int) -> BatchCommit:
+    if task.set_aside is not None and low == task.set_aside and batch.num_rows == 1:
+        return scorer.set_aside(batch, task.part_number, low)
+    return scorer.score(batch, task.part_number, low)
+
+
+class _Stages:
+    """Seconds per stage of one part; stages overlap, so they add up to more than the part took."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - started
+
+    def timing(
+        self, stage: str, work: Callable[[BatchCommit], None]
+    ) -> Callable[[BatchCommit], None]:
+        def timed(commit: BatchCommit) -> None:
+            with self.timed(stage):
+                work(commit)
+
+        return timed
+
+    def waiting(self, stage: str, items: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """The same items; what is counted is only the time that they let us wait."""
+        while True:
+            with self.timed(stage):
+                item = next(items, None)
+            if item is None:
+                return
+            yield item
