@@ -31,6 +31,8 @@ WHOLE_BYTES = 64 << 20
 BLOCK_BYTES = 8 << 20
 BLOCKS_AHEAD = 3
 """Blocks fetched before they are asked for: with the one being read, 32 MiB for each open part."""
+PEEK_BYTES = 256 << 10
+"""Fetched at once of an object of which little is wanted: more than most footers take."""
 READERS = 8
 TRIES = 4
 Result = TypeVar("Result")
@@ -82,10 +84,17 @@ class S3Storage:
             with pa.BufferReader(data) as file:
                 yield file
             return
-        fetch = functools.partial(self._range, uri, etag)
-        blocks = ReadAhead(fetch, size, _readers(os.getpid()), self.block_bytes)
-        with pa.PythonFile(blocks, mode="r") as file:
+        with self._blocks(uri, Stored(size, etag), self.block_bytes, BLOCKS_AHEAD) as file:
             yield file
+
+    def peek(self, uri: str, stored: Stored) -> pa.NativeFile:
+        """See `mlbatch.storage.Storage.peek`."""
+        return self._blocks(uri, stored, PEEK_BYTES, 0)
+
+    def _blocks(self, uri: str, stored: Stored, block_bytes: int, ahead: int) -> pa.NativeFile:
+        fetch = functools.partial(self._range, uri, stored.etag)
+        blocks = ReadAhead(fetch, stored.bytes, _readers(os.getpid()), block_bytes, ahead)
+        return pa.PythonFile(blocks, mode="r")
 
     def read(self, uri: str) -> bytes:
         """See `mlbatch.storage.Storage.read`."""

@@ -15,6 +15,7 @@ from mlbatch.connectors.aws import AwsAccess
 from mlbatch.connectors.folder import FolderStorage
 from mlbatch.connectors.s3 import ReadAhead, S3Storage
 from mlbatch.errors import SettingsError, SnapshotError, TemporaryError
+from mlbatch.storage import Stored
 
 
 @pytest.fixture(params=["folder", "s3"])
@@ -74,6 +75,32 @@ def test_parquet_is_read_by_row_groups(storage):
         parquet = pq.ParquetFile(file)
         assert parquet.read_row_group(7)["id"][0].as_py() == 35_000
         assert parquet.read().equals(table)
+
+
+def test_who_peeks_gets_the_end_and_refuses_another_content(storage):
+    uri = storage.prefix + "part"
+    storage.put(uri, bytes(range(256)) * 4_000)
+    with storage.peek(uri, storage.stat(uri)) as file:
+        assert file.size() == 1_024_000
+        file.seek(-3, io.SEEK_END)
+        assert file.read(9) == b"\xfd\xfe\xff"
+    stale = storage.stat(uri)
+    storage.put(uri, bytes(1_024_000))
+    with pytest.raises(SnapshotError, match="replaced"), storage.peek(uri, stale) as file:
+        file.read(1)
+
+
+def test_peeking_fetches_little(s3_storage):
+    uri = s3_storage.prefix + "part"
+    s3_storage.put(uri, bytes(3_000_000))
+    asked = []
+    events = s3_storage.access.client("s3").meta.events
+    events.register("before-send.s3.GetObject", lambda request, **_: asked.append(request))
+    with s3_storage.peek(uri, s3_storage.stat(uri)) as file:
+        file.seek(-8, io.SEEK_END)
+        file.read()
+    ranges = [request.headers["Range"] for request in asked]
+    assert ranges == [b"bytes=2883584-2999999"]
 
 
 def test_a_store_is_a_value(storage):
