@@ -15,7 +15,6 @@ from mlbatch.connectors.aws import AwsAccess
 from mlbatch.connectors.folder import FolderStorage
 from mlbatch.connectors.s3 import ReadAhead, S3Storage
 from mlbatch.errors import SettingsError, SnapshotError, TemporaryError
-from mlbatch.storage import Stored
 
 
 @pytest.fixture(params=["folder", "s3"])
