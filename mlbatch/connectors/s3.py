@@ -98,8 +98,12 @@ class S3Storage:
 
     def read(self, uri: str) -> bytes:
         """See `mlbatch.storage.Storage.read`."""
-        stored = self.stat(uri)
-        return self._range(uri, stored.etag, 0, stored.bytes) if stored.bytes else b""
+
+        def fetch() -> bytes:
+            answer = self._get(uri)
+            return _whole(answer["Body"], answer["ContentLength"])
+
+        return self._patiently(uri, fetch)
 
     def put(self, uri: str, data: bytes) -> None:
         """See `mlbatch.storage.Storage.put`."""
@@ -128,7 +132,7 @@ class S3Storage:
         """The object's length, and its bytes unless it is a large one: one request in all."""
 
         def begin() -> tuple[int, bytes | None]:
-            answer = self._get(uri, etag)
+            answer = self._get(uri, IfMatch=etag)
             size: int = answer["ContentLength"]
             if size > self.whole_bytes:
                 answer["Body"].close()
@@ -141,15 +145,13 @@ class S3Storage:
         """Bytes ``[start, end)`` of the very content called ``etag``."""
 
         def fetch() -> bytes:
-            answer = self._get(uri, etag, Range=f"bytes={start}-{end - 1}")
+            answer = self._get(uri, IfMatch=etag, Range=f"bytes={start}-{end - 1}")
             return _whole(answer["Body"], end - start)
 
         return self._patiently(uri, fetch)
 
-    def _get(self, uri: str, etag: str, **more: str) -> dict[str, Any]:
-        answer: dict[str, Any] = self.access.client("s3").get_object(
-            **self._place(uri), IfMatch=etag, **more
-        )
+    def _get(self, uri: str, **more: str) -> dict[str, Any]:
+        answer: dict[str, Any] = self.access.client("s3").get_object(**self._place(uri), **more)
         return answer
 
     def _patiently(self, uri: str, work: Callable[[], Result]) -> Result:
