@@ -13,6 +13,13 @@ from mlbatch.errors import SnapshotError, out_of_resources
 if TYPE_CHECKING:
     from mlbatch.snapshot import Part
 
+MOST_BYTES = 4 << 20
+"""Of a batch in memory: where texts are long it has fewer rows than were asked for."""
+WHOLE_GROUP_BYTES = 64 << 20
+"""Up to this size a row group's columns are read each at once, in the order of the file."""
+STREAM_BYTES = 4 << 20
+"""Of each column at a time, where row groups are larger than that."""
+
 
 def rebatch(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBatch]:
     """Cut and join ``batches`` so that each but the last has exactly ``rows`` rows.
@@ -43,19 +50,20 @@ def read_part(
 ) -> Iterator[pa.RecordBatch]:
     """Batches of the rows ``[start, stop)`` of ``part``, in file order, cast to ``schema`` by name.
 
-    Whole row groups before ``start`` are not read. A file that is not the promised Parquet raises
-    SnapshotError naming the part.
+    Each but the last has ``batch_rows`` rows, or fewer where these would exceed `MOST_BYTES`. Row groups
+    without any wanted row are not read, and memory depends neither on their size nor on the file's. A
+    file that is not the promised Parquet raises SnapshotError naming the part.
     """
     end = part.rows if stop is None else stop
     try:
-        parquet = pq.ParquetFile(file)
-        groups, skip = _groups_from(parquet, part.from_row + start)
-        scan = parquet.iter_batches(
-            batch_rows, row_groups=groups, columns=_present(parquet, schema)
-        )
+        parquet = _streaming(file)
+        groups, skip = _groups_of(parquet.metadata, part.from_row + start, part.from_row + end)
+        rows = min(batch_rows, _fitting_rows(parquet.metadata, groups))
+        scan = parquet.iter_batches(rows, row_groups=groups, columns=_present(parquet, schema))
         wanted = _head(_without_head(scan, skip), end - start)
-        for batch in rebatch(wanted, batch_rows):
-            yield conform(batch, schema, where=f"part {part.number} ({part.uri})")
+        for batch in rebatch(wanted, rows):
+            conformed = conform(batch, schema, where=f"part {part.number} ({part.uri})")
+            yield from _light(conformed)
     except (pa.ArrowException, OSError) as error:
         message = f"part {part.number} ({part.uri}) cannot be read: {error}"
         damaged = SnapshotError(message, hint="run again with --full to unload anew")
@@ -63,17 +71,52 @@ def read_part(
         raise out_of_resources(error) or damaged from error
 
 
+def _streaming(file: pa.NativeFile) -> pq.ParquetFile:
+    # By default Arrow reads ahead up to the last row group, and keeps everything.
+    parquet = pq.ParquetFile(file, pre_buffer=False)
+    metadata = parquet.metadata
+    if all(
+        _stored(metadata.row_group(n)) <= WHOLE_GROUP_BYTES for n in range(metadata.num_row_groups)
+    ):
+        return parquet
+    return pq.ParquetFile(file, metadata=metadata, pre_buffer=False, buffer_size=STREAM_BYTES)
+
+
+def _stored(group: pq.RowGroupMetaData) -> int:
+    return sum(group.column(n).total_compressed_size for n in range(group.num_columns))
+
+
+def _fitting_rows(metadata: pq.FileMetaData, groups: list[int]) -> int:
+    """Rows of the densest of ``groups`` that take `MOST_BYTES`, one at least."""
+    found = [metadata.row_group(number) for number in groups]
+    sizes = [group.total_byte_size // max(group.num_rows, 1) for group in found]
+    return max(MOST_BYTES // max(*sizes, 1, 1), 1)
+
+
+def _light(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    """``batch`` in even slices of some `MOST_BYTES`: texts that repeat take less in the file."""
+    slices = min(-(-batch.nbytes // MOST_BYTES), batch.num_rows)
+    rows = -(-batch.num_rows // max(slices, 1))
+    for start in range(0, batch.num_rows, max(rows, 1)):
+        yield batch.slice(start, rows)
+
+
 def _present(parquet: pq.ParquetFile, schema: pa.Schema) -> list[str]:
     have = set(parquet.schema_arrow.names)
     return [name for name in schema.names if name in have]
 
 
-def _groups_from(parquet: pq.ParquetFile, start: int) -> tuple[list[int], int]:
-    first, skip = 0, start
-    while first < parquet.num_row_groups and skip >= parquet.metadata.row_group(first).num_rows:
-        skip -= parquet.metadata.row_group(first).num_rows
-        first += 1
-    return list(range(first, parquet.num_row_groups)), skip
+def _groups_of(metadata: pq.FileMetaData, start: int, end: int) -> tuple[list[int], int]:
+    """Row groups with any of the rows ``[start, end)``, and how many rows to skip in the first."""
+    groups: list[int] = []
+    skip = begin = 0
+    for number in range(metadata.num_row_groups):
+        after = begin + metadata.row_group(number).num_rows
+        if begin < end and start < after:
+            skip = skip if groups else start - begin
+            groups.append(number)
+        begin = after
+    return groups, skip
 
 
 def _without_head(batches: Iterable[pa.RecordBatch], skip: int) -> Iterator[pa.RecordBatch]:

@@ -44,6 +44,12 @@ class PartAside:
         )
 
 
+def _size_left(part: PartState) -> int:
+    """Of the rows that are not accounted for yet: bits of their number of bytes."""
+    left = part.bytes * (part.rows_expected - part.done) // max(part.rows_expected, 1)
+    return left.bit_length()
+
+
 class Nurse:
     """Looks after the parts of one run."""
 
@@ -54,9 +60,13 @@ class Nurse:
         self._aside = {aside.number: aside for aside in parts_aside(run.run_id, ledger)}
 
     def tasks(self) -> list[PartTask]:
-        """What is left of the run; a part that killed before gets the care that it had."""
-        parts = self._ledger.parts(self._run.run_id)
-        return [self._first(part) for part in parts if not part.is_complete]
+        """What is left of the run; a part that killed before gets the care that it had.
+
+        The largest come first, or the last worker would be left alone with one; parts of a like size
+        stay in their order.
+        """
+        parts = [part for part in self._ledger.parts(self._run.run_id) if not part.is_complete]
+        return [self._first(part) for part in sorted(parts, key=_size_left, reverse=True)]
 
     def _first(self, part: PartState) -> PartTask:
         task = PartTask(part.number)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from threading import Thread
 from typing import TYPE_CHECKING
 
-from mlbatch.errors import ModelIncompatible, ModelTampered, UsageError
+from mlbatch.errors import MlbatchError, ModelIncompatible, ModelTampered, UsageError
 from mlbatch.job import Job
 from mlbatch.ledger import ModelPin, Run, served
 from mlbatch.scoring import Predictor
@@ -49,12 +50,21 @@ def pin_for(
     if wanted != CHAMPION:
         _check_same(job, resolve(job, wanted, tools), before)
         return before
-    champion = tools.tracking.resolve(job.name)
+    # It may take seconds, where MLflow is imported first and slow; the run needs nothing that comes of it.
+    Thread(target=_tell_of_champion, args=(job, before, tools), daemon=True).start()
+    return before
+
+
+def _tell_of_champion(job: type[Job], before: ModelPin, tools: Tools) -> None:
+    try:
+        champion = tools.tracking.resolve(job.name)
+    except MlbatchError as error:
+        tools.notify("notice", f"whether there is another champion is not known: {error.message}")
+        return
     if champion is not None and champion.version != before.version:
         table = job.output.table.name
         line = f"{table} is of model v{before.version} and stays so, the champion is v{champion.version}: "
         tools.notify("notice", line + ways(job))
-    return before
 
 
 def ways(job: type[Job]) -> str:

@@ -38,6 +38,10 @@ class Storage(Protocol):
         """The object for reading, refused when its content is no longer the one called ``etag``."""
         ...
 
+    def peek(self, uri: str, stored: Stored) -> AbstractContextManager[pa.NativeFile]:
+        """The object that was found as ``stored``, of which little is wanted: its end, or a column."""
+        ...
+
     def read(self, uri: str) -> bytes:
         """A small object whole."""
         ...

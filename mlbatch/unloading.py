@@ -8,6 +8,7 @@ becomes several parts, so that no worker is left alone with it at the end.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -23,6 +24,9 @@ from mlbatch.window import EARLIEST, LATEST
 
 PIECE_BYTES = 16 << 20
 """Of a part that is cut out of a larger file: some 50,000 long texts, a few seconds of one core."""
+
+LOOKERS = 8
+"""Threads that look at files: what it takes is mostly the store's answers."""
 
 if TYPE_CHECKING:
     from mlbatch.storage import Storage
@@ -56,7 +60,8 @@ def take_snapshot(
         message = f"{prefix}: the manifest has {promised} rows, the warehouse {unloaded.rows}"
         raise SnapshotError(message, hint="run again; the unload was cut short")
     full = [entry for entry in entries if entry.rows or entry.bytes]
-    looked_at = [_look(storage, entry, cursor, zone) for entry in full]
+    with ThreadPoolExecutor(LOOKERS, "mlbatch-look") as threads:
+        looked_at = list(threads.map(lambda entry: _look(storage, entry, cursor, zone), full))
     cursors = [highest for _, highest, _ in looked_at if highest is not None]
     _check_schemas(prefix, [schema for _, _, schema in looked_at])
     pieces = (piece for pieces, _, _ in looked_at for piece in pieces if piece.rows)
@@ -72,10 +77,10 @@ def _look(
         message = f"{entry.uri} has {stored.bytes} bytes, the manifest says {entry.bytes}"
         raise SnapshotError(message, hint="run again with --full to unload anew")
     try:
-        with storage.open(entry.uri, etag=stored.etag) as file:
+        with storage.peek(entry.uri, stored) as file:
             parquet = pq.ParquetFile(file)
             rows = parquet.metadata.num_rows
-            highest = _highest(parquet, cursor, zone) if cursor else None
+            highest = highest_cursor(parquet, cursor, zone) if cursor else None
             pieces = list(
                 _pieces(parquet.metadata, Part(0, entry.uri, rows, entry.bytes, stored.etag))
             )
@@ -106,13 +111,36 @@ def _pieces(metadata: pq.FileMetaData, whole: Part) -> Iterator[Part]:
             begin, rows, size = begin + rows, 0, 0
 
 
-def _highest(parquet: pq.ParquetFile, cursor: str, zone: str) -> datetime | None:
-    values = parquet.read([cursor]).column(cursor).cast(pa.timestamp("us"))
-    # Rows beyond the years of a datetime are quarantined; they move no watermark.
-    first, last = (pa.scalar(edge, values.type) for edge in (EARLIEST, LATEST))
-    known = pc.and_(pc.greater_equal(values, first), pc.less_equal(values, last))
-    value = pc.max(values.filter(known)).as_py()
+def highest_cursor(parquet: pq.ParquetFile, cursor: str, zone: str) -> datetime | None:
+    """Largest value of the column ``cursor``, which is in ``zone``, in UTC; None where there is none.
+
+    Rows beyond the years of a datetime are quarantined, and do not count: they move no watermark.
+    """
+    of_groups = (_highest_of(parquet, n, cursor) for n in range(parquet.num_row_groups))
+    value = max((value for value in of_groups if value is not None), default=None)
     return None if value is None else to_utc(value, zone)
+
+
+def _highest_of(parquet: pq.ParquetFile, group: int, cursor: str) -> datetime | None:
+    kind = pa.timestamp("us")
+    first, last = pa.scalar(EARLIEST, kind), pa.scalar(LATEST, kind)
+    stated = _stated(parquet.metadata.row_group(group), cursor)
+    if stated is not None and first.value <= stated <= last.value:
+        return pa.scalar(stated, kind).as_py()
+    values = parquet.read_row_group(group, [cursor]).column(cursor).cast(kind)
+    known = pc.and_(pc.greater_equal(values, first), pc.less_equal(values, last))
+    return pc.max(values.filter(known)).as_py()
+
+
+def _stated(group: pq.RowGroupMetaData, cursor: str) -> int | None:
+    """Microseconds of the highest value by the footer, where it says so plainly."""
+    columns = (group.column(n) for n in range(group.num_columns))
+    found = next((column for column in columns if column.path_in_schema == cursor), None)
+    figures = None if found is None else found.statistics
+    if figures is None or not figures.has_min_max:
+        return None
+    plain = "timeUnit=microseconds" in str(figures.logical_type)
+    return int(figures.max_raw) if plain and figures.physical_type == "INT64" else None
 
 
 def to_utc(naive: datetime, zone: str) -> datetime:

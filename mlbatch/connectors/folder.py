@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -56,6 +56,10 @@ class FolderStorage:
             raise SnapshotError(message, hint="run again with --full to unload anew")
         with pa.OSFile(str(self.path(uri)), "rb") as file:
             yield file
+
+    def peek(self, uri: str, stored: Stored) -> AbstractContextManager[pa.NativeFile]:
+        """See `mlbatch.storage.Storage.peek`."""
+        return self.open(uri, etag=stored.etag)
 
     def read(self, uri: str) -> bytes:
         """See `mlbatch.storage.Storage.read`."""

@@ -68,7 +68,8 @@ class MlflowTracking:
     def record(self, training: TrainingRecord, model: Path, digest: str) -> ModelVersion:
         """See `mlbatch.tracking.Tracking.record`."""
         with _translated(self.uri):
-            run_id = self._start(training.job, {**training.tags, "mlbatch.mode": "train"})
+            experiment = self._experiment(training.job)
+            run_id = self._start(experiment, {**training.tags, "mlbatch.mode": "train"})
             self._log(run_id, training)
             self._client.log_artifacts(run_id, str(model), MODEL_PATH)
             for name, text in training.texts.items():
@@ -77,18 +78,18 @@ class MlflowTracking:
             self._client.set_terminated(run_id)
         return ModelVersion(training.job, version, digest, training.metrics, run_id)
 
-    def _start(self, job: str, tags: Mapping[str, str]) -> str:
+    def _experiment(self, job: str) -> str:
+        """Number of the job's experiment, which is made where there is none."""
         experiment = self._client.get_experiment_by_name(job)
-        if experiment is None:
-            local = self.uri.startswith(_LOCAL)
-            location = (self.artifacts / job).absolute().as_uri() if local else None
-            experiment_id = self._client.create_experiment(job, artifact_location=location)
-        else:
-            experiment_id = experiment.experiment_id
+        if experiment is not None:
+            return str(experiment.experiment_id)
+        local = self.uri.startswith(_LOCAL)
+        location = (self.artifacts / job).absolute().as_uri() if local else None
+        return str(self._client.create_experiment(job, artifact_location=location))
+
+    def _start(self, experiment: str, tags: Mapping[str, str]) -> str:
         name = f"{tags['mlbatch.mode']}-{tags.get(RUN_TAG, tags.get('mlbatch.training_id', ''))}"
-        return str(
-            self._client.create_run(experiment_id, tags=dict(tags), run_name=name).info.run_id
-        )
+        return str(self._client.create_run(experiment, tags=dict(tags), run_name=name).info.run_id)
 
     def _log(self, run_id: str, training: TrainingRecord) -> None:
         from mlflow.entities import Metric, Param  # noqa: PLC0415
@@ -167,21 +168,19 @@ class MlflowTracking:
         from mlflow.entities import Metric  # noqa: PLC0415
 
         with _translated(self.uri):
-            tracked = self._already(job, run_id)
+            experiment = self._experiment(job)
+            tracked = self._already(experiment, run_id)
             if tracked is None:
-                tracked = self._start(job, {RUN_TAG: run_id, "mlbatch.mode": "infer"})
+                tracked = self._start(experiment, {RUN_TAG: run_id, "mlbatch.mode": "infer"})
                 now = int(time.time() * 1000)
                 metrics = [Metric(name, value, now, 0) for name, value in totals.items()]
                 self._client.log_batch(tracked, metrics=metrics)
                 self._client.set_terminated(tracked)
         return tracked
 
-    def _already(self, job: str, run_id: str) -> str | None:
-        experiment = self._client.get_experiment_by_name(job)
-        if experiment is None:
-            return None
+    def _already(self, experiment: str, run_id: str) -> str | None:
         wanted = f"tags.`{RUN_TAG}` = {json.dumps(run_id)} and attributes.status = 'FINISHED'"
-        found = self._client.search_runs([experiment.experiment_id], wanted, max_results=1)
+        found = self._client.search_runs([experiment], wanted, max_results=1)
         return str(found[0].info.run_id) if found else None
 
 

@@ -31,6 +31,8 @@ WHOLE_BYTES = 64 << 20
 BLOCK_BYTES = 8 << 20
 BLOCKS_AHEAD = 3
 """Blocks fetched before they are asked for: with the one being read, 32 MiB for each open part."""
+PEEK_BYTES = 256 << 10
+"""Fetched at once of an object of which little is wanted: more than most footers take."""
 READERS = 8
 TRIES = 4
 Result = TypeVar("Result")
@@ -82,15 +84,26 @@ class S3Storage:
             with pa.BufferReader(data) as file:
                 yield file
             return
-        fetch = functools.partial(self._range, uri, etag)
-        blocks = ReadAhead(fetch, size, _readers(os.getpid()), self.block_bytes)
-        with pa.PythonFile(blocks, mode="r") as file:
+        with self._blocks(uri, Stored(size, etag), self.block_bytes, BLOCKS_AHEAD) as file:
             yield file
+
+    def peek(self, uri: str, stored: Stored) -> pa.NativeFile:
+        """See `mlbatch.storage.Storage.peek`."""
+        return self._blocks(uri, stored, PEEK_BYTES, 0)
+
+    def _blocks(self, uri: str, stored: Stored, block_bytes: int, ahead: int) -> pa.NativeFile:
+        fetch = functools.partial(self._range, uri, stored.etag)
+        blocks = ReadAhead(fetch, stored.bytes, _readers(os.getpid()), block_bytes, ahead)
+        return pa.PythonFile(blocks, mode="r")
 
     def read(self, uri: str) -> bytes:
         """See `mlbatch.storage.Storage.read`."""
-        stored = self.stat(uri)
-        return self._range(uri, stored.etag, 0, stored.bytes) if stored.bytes else b""
+
+        def fetch() -> bytes:
+            answer = self._get(uri)
+            return _whole(answer["Body"], answer["ContentLength"])
+
+        return self._patiently(uri, fetch)
 
     def put(self, uri: str, data: bytes) -> None:
         """See `mlbatch.storage.Storage.put`."""
@@ -122,7 +135,7 @@ class S3Storage:
         """The object's length, and its bytes unless it is a large one: one request in all."""
 
         def begin() -> tuple[int, bytes | None]:
-            answer = self._get(uri, etag)
+            answer = self._get(uri, IfMatch=etag)
             size: int = answer["ContentLength"]
             if size > self.whole_bytes:
                 answer["Body"].close()
@@ -135,15 +148,13 @@ class S3Storage:
         """Bytes ``[start, end)`` of the very content called ``etag``."""
 
         def fetch() -> bytes:
-            answer = self._get(uri, etag, Range=f"bytes={start}-{end - 1}")
+            answer = self._get(uri, IfMatch=etag, Range=f"bytes={start}-{end - 1}")
             return _whole(answer["Body"], end - start)
 
         return self._patiently(uri, fetch)
 
-    def _get(self, uri: str, etag: str, **more: str) -> dict[str, Any]:
-        answer: dict[str, Any] = self.access.client("s3").get_object(
-            **self._place(uri), IfMatch=etag, **more
-        )
+    def _get(self, uri: str, **more: str) -> dict[str, Any]:
+        answer: dict[str, Any] = self.access.client("s3").get_object(**self._place(uri), **more)
         return answer
 
     def _patiently(self, uri: str, work: Callable[[], Result]) -> Result:

@@ -59,8 +59,8 @@ class TextHasher(HashingVectorizer):  # type: ignore[misc]
                 return partial(character_spans, shortest=shortest, longest=longest)
             case "word", tokeniser, (1, 1 | 2 as words) if tokeniser is surfaces:
                 return lambda texts: word_spans(surface_lines(texts), pairs=words == _PAIRS)
-            case "word", tokeniser, (1, 1) if tokeniser is lemmas:
-                return lambda texts: lemma_spans(lemma_rows(texts))
+            case "word", tokeniser, (1, 1 | 2 as words) if tokeniser is lemmas:
+                return lambda texts: lemma_spans(lemma_rows(texts), pairs=words == _PAIRS)
         return None
 
 

@@ -40,19 +40,24 @@ def word_spans(lines: bytes, *, pairs: bool = False) -> Spans:
     ends = np.flatnonzero((data == _SPACE) | (data == _LINE_END))
     is_word = data[ends] == _SPACE
     start = np.append(0, ends[:-1] + 1)[is_word] if len(ends) else ends
-    end, row = ends[is_word], np.cumsum(~is_word)[is_word]
-    if pairs:
-        left = np.flatnonzero(row[1:] == row[:-1])
-        start = np.concatenate([start, start[left]])
-        end = np.concatenate([end, end[left + 1]])
-        row = np.concatenate([row, row[left]])
-    return Spans(lines, start, end - start, row)
+    words = Spans(lines, start, ends[is_word] - start, np.cumsum(~is_word)[is_word])
+    return _with_pairs(words) if pairs else words
 
 
-def lemma_spans(rows: bytes) -> Spans:
+def _with_pairs(words: Spans) -> Spans:
+    """``words``, which stand in order with a space between, and each two neighbours of a text."""
+    end, row = words.start + words.length, words.row
+    left = np.flatnonzero(row[1:] == row[:-1])
+    start = np.concatenate([words.start, words.start[left]])
+    end = np.concatenate([end, end[left + 1]])
+    return Spans(words.data, start, end - start, np.concatenate([row, row[left]]))
+
+
+def lemma_spans(rows: bytes, *, pairs: bool = False) -> Spans:
     """The content words' base forms in MeCab's ``rows``: kind, word and base form, tab-separated.
 
-    Behind the lines of each text stands an empty one. Where there is no base form, the word is it.
+    Behind the lines of each text stands an empty one. Where there is no base form, the word is it. With
+    ``pairs`` also each two neighbours, a space between.
     """
     data = np.frombuffer(rows, np.uint8)
     ends = np.flatnonzero(data == _LINE_END)
@@ -65,7 +70,19 @@ def lemma_spans(rows: bytes) -> Spans:
     end = np.where(without, after_word, end)
     wanted = ~_begins(data, kind, f"{NUMERAL}\t")
     wanted &= np.logical_or.reduce([_begins(data, kind, f"{word},") for word in sorted(CONTENT)])
-    return Spans(rows, start[wanted], (end - start)[wanted], row[wanted])
+    lemmas = Spans(rows, start[wanted], (end - start)[wanted], row[wanted])
+    return _with_pairs(_side_by_side(lemmas)) if pairs else lemmas
+
+
+def _side_by_side(tokens: Spans) -> Spans:
+    """The same tokens moved together, with a space behind each; behind each stands another byte now."""
+    size = tokens.length + 1
+    after = np.cumsum(size)
+    start = after - size
+    data = np.frombuffer(tokens.data, np.uint8)
+    moved = data[np.arange(size.sum()) + np.repeat(tokens.start - start, size)]
+    moved[after - 1] = _SPACE
+    return Spans(moved.tobytes(), start, tokens.length, tokens.row)
 
 
 def _begins(data: np.ndarray, at: np.ndarray, text: str) -> np.ndarray:

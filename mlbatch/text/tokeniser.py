@@ -31,10 +31,13 @@ _UNSTABLE = re.compile(f"[{_STABLE}]?[^{_STABLE}]+")
 # What becomes plain ASCII one by one, and does not join with what stands before it either.
 _WIDE = "！-～\u3000"
 _WIDE_RUN, _NEITHER = re.compile(f"[{_WIDE}]+"), re.compile(f"[^{_STABLE}{_WIDE}]")
+_VOICED = "\u3099"
+"""The mark that turns か into が, where it is a character of its own."""
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
-# Symbols, line ends and half-width marks that are one character before and after, whatever stands
-# beside them; together with the above, most texts are made of nothing else.
-_SYMBOLS = "\t\n\r°×÷‐‒-‖‘-‟※←-↙①-⑨■-➿〃-〠\uff61-\uff65\u200d\ufe0f\U0001f300-\U0001f64f"
+# Symbols, line ends, half-width marks and other people's letters that are one character before and
+# after, whatever else of all this stands beside them; most texts are made of nothing else.
+_SYMBOLS = "\t\n\r°×÷‐‒-‖‘-‟※←-↙①-⑨■-➿〃-〠\uff61-\uff65\u200d\ufe0f"
+_SYMBOLS += "À-ÖØ-öø-ÿА-яЁё가-힣\U0001f1e6-\U0001f1ff\U0001f300-\U0001faff"
 _OTHER = "\1"
 """In a folded text: any character that takes more than a table."""
 
@@ -84,6 +87,9 @@ def _nfkc(text: str) -> str:
     """``text`` in NFKC; Python's own way through a whole text takes a third of MeCab's time."""
     if unicodedata.is_normalized("NFKC", text):
         return text
+    if _VOICED in text:
+        # A text that is taken apart into kana and marks is so everywhere.
+        return unicodedata.normalize("NFKC", text)
     # Most texts that need it at all need it for full-width digits and brackets alone.
     unstable = _UNSTABLE if _NEITHER.search(text) else _WIDE_RUN
     return unstable.sub(_run_nfkc, text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from datetime import timedelta
 
@@ -11,10 +12,11 @@ from toy.job import Toy
 from toy.model import Obedient
 
 from mlbatch.connectors.sqlite import SqliteDatabase
-from mlbatch.errors import ModelIncompatible, UsageError
+from mlbatch.errors import ModelIncompatible, TemporaryError, UsageError
 from mlbatch.inference import infer, preview
 from mlbatch.ledger import RunKind, RunState
 from mlbatch.planner import Request
+from mlbatch.testing import FolderTracking
 
 
 def versions(harness):
@@ -32,6 +34,21 @@ def test_a_new_champion_is_not_mixed_into_the_table(harness, full):
     assert "mood is of model v1 and stays so, the champion is v2" in told
     assert "mlbatch switch toy" in told
     assert "--in-place" in told
+
+
+def test_a_run_of_the_tables_own_model_does_not_wait_for_the_registry(harness, monkeypatch):
+    harness.notes(notes(25)).infer()
+    done = threading.Event()
+
+    def slow(*_):
+        assert done.wait(60)
+        raise TemporaryError("MLflow does not answer")
+
+    monkeypatch.setattr(FolderTracking, "resolve", slow)
+    ended = harness.notes([note(900, "good", minutes=9_000)]).infer()
+    assert not done.is_set()
+    done.set()
+    assert ended.run.new.model.version == 1
 
 
 def test_in_place_every_row_is_predicted_by_the_champion(harness):

@@ -101,6 +101,46 @@ def test_parquet_is_read_by_row_groups(storage):
         assert parquet.read().equals(table)
 
 
+def test_who_peeks_gets_the_end_and_refuses_another_content(storage):
+    uri = storage.prefix + "part"
+    storage.put(uri, bytes(range(256)) * 4_000)
+    with storage.peek(uri, storage.stat(uri)) as file:
+        assert file.size() == 1_024_000
+        file.seek(-3, io.SEEK_END)
+        assert file.read(9) == b"\xfd\xfe\xff"
+    stale = storage.stat(uri)
+    storage.put(uri, bytes(1_024_000))
+    with pytest.raises(SnapshotError, match="replaced"), storage.peek(uri, stale) as file:
+        file.read(1)
+
+
+def requests_to(storage):
+    """Filled with what is asked from now on."""
+    asked = []
+    events = storage.access.client("s3").meta.events
+    events.register("before-send.s3", lambda request, **_: asked.append(request))
+    return asked
+
+
+def test_peeking_fetches_little(s3_storage):
+    uri = s3_storage.prefix + "part"
+    s3_storage.put(uri, bytes(3_000_000))
+    asked = requests_to(s3_storage)
+    with s3_storage.peek(uri, s3_storage.stat(uri)) as file:
+        file.seek(-8, io.SEEK_END)
+        file.read()
+    (request,) = asked[1:]
+    assert request.headers["Range"] == b"bytes=2883584-2999999"
+
+
+def test_a_small_object_takes_one_request(s3_storage):
+    uri = s3_storage.prefix + "manifest"
+    s3_storage.put(uri, b"{}")
+    asked = requests_to(s3_storage)
+    assert s3_storage.read(uri) == b"{}"
+    assert [request.method for request in asked] == ["GET"]
+
+
 def test_a_store_is_a_value(storage):
     assert pickle.loads(pickle.dumps(storage)) == storage
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlbatch.batches import conform, read_part, rebatch
+from mlbatch.batches import MOST_BYTES, conform, read_part, rebatch
 from mlbatch.errors import SnapshotError
 from mlbatch.snapshot import Part
 
@@ -45,6 +45,67 @@ def test_any_stretch_of_a_part_is_read_exactly(data, rows, group, batch_rows):
     found = [n for batch in batches for n in batch["a"].to_pylist()]
     assert found == list(range(start, rows if stop is None else stop))
     assert all(batch.num_rows == batch_rows for batch in batches[:-1])
+
+
+class WatchedFile(io.BytesIO):
+    """Knows how much was read of it."""
+
+    bytes_read = 0
+
+    def read(self, size=-1):
+        """As a file does."""
+        data = super().read(size)
+        self.bytes_read += len(data)
+        return data
+
+
+def written(table, **options):
+    """The table as an open file, and as a part."""
+    file = WatchedFile()
+    pq.write_table(table, file, use_dictionary=False, compression="none", **options)
+    size = file.tell()
+    file.seek(0)
+    return file, Part(0, "u", len(table), size, "e")
+
+
+@pytest.mark.parametrize("stop", [1, 1_000, 1_001])
+def test_row_groups_beyond_the_wanted_rows_are_not_read(stop):
+    file, part = written(pa.table({"a": range(100_000)}), row_group_size=1_000)
+    batches = read_part(file, part, SCHEMA, stop=stop, batch_rows=500)
+    assert sum(batch.num_rows for batch in batches) == stop
+    # Two groups at most, and the footer, of which Arrow guesses 64 KiB.
+    assert file.bytes_read < 2 * 8_200 + 100_000
+
+
+def test_a_part_is_read_as_its_batches_are_wanted():
+    file, part = written(pa.table({"a": range(1_000_000)}), row_group_size=100_000)
+    batches = read_part(file, part, SCHEMA, batch_rows=500)
+    next(batches)
+    assert file.bytes_read < part.bytes / 4
+
+
+def test_a_large_row_group_is_read_piece_by_piece():
+    rows = 10_000_000
+    file, part = written(pa.table({"a": pa.array(range(rows), pa.int64())}), row_group_size=rows)
+    batches = read_part(file, part, SCHEMA, batch_rows=8_192)
+    next(batches)
+    assert file.bytes_read < part.bytes / 4
+    assert sum(batch.num_rows for batch in batches) == rows - 8_192
+
+
+@pytest.mark.parametrize("dictionary", [False, True])
+def test_long_texts_make_short_batches(dictionary):
+    rows = 300
+    texts = pa.table({"a": [f"{n % 3} " + "x" * 60_000 for n in range(rows)]})
+    file = io.BytesIO()
+    pq.write_table(texts, file, use_dictionary=dictionary)
+    part = Part(0, "u", rows, len(file.getvalue()), "e")
+    schema = pa.schema([("a", pa.string())])
+    source = pa.BufferReader(file.getvalue())
+    batches = list(read_part(source, part, schema, batch_rows=1_024))
+    assert pa.Table.from_batches(batches).to_pylist() == texts.to_pylist()
+    assert max(batch.nbytes for batch in batches) <= MOST_BYTES
+    assert len(batches) < 10
 
 
 @given(st.data())

@@ -52,6 +52,17 @@ def dying(nurse, task, times):
     return task
 
 
+def test_the_largest_parts_come_first_and_those_of_a_like_size_in_their_order():
+    sizes = [20, 21, 1_000, 19, 900, 50_000, 22]
+    parts = [PartState(n, "u", "e", size, rows_expected=10) for n, size in enumerate(sizes)]
+    parts.append(PartState(7, "u", "e", 100_000, rows_expected=10, done=9))
+    parts.append(PartState(8, "u", "e", 60_000, rows_expected=10, done=10))
+    memory = Memory()
+    memory.parts = lambda _: tuple(parts)
+    order = [task.part_number for task in nurse_on(memory).tasks()]
+    assert order == [5, 7, 2, 4, 0, 1, 3, 6]
+
+
 def test_a_new_nurse_goes_on_where_the_last_one_was():
     memory = Memory(1_000)
     assert nurse_on(memory).tasks() == [PartTask(0)]

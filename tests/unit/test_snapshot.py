@@ -1,20 +1,24 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from bad_inputs import ACCEPTED, FAILS, bad_input
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mlbatch.batches import conform, read_part, rebatch
 from mlbatch.connectors.folder import FolderStorage
 from mlbatch.errors import OutOfResources, SnapshotError
 from mlbatch.snapshot import ManifestEntry, Part, Snapshot, read_manifest, write_manifest
-from mlbatch.unloading import take_snapshot
+from mlbatch.unloading import highest_cursor, take_snapshot
 from mlbatch.warehouse import Unloaded
+from mlbatch.window import EARLIEST, LATEST
 
 SCHEMA = pa.schema([("a", pa.int64())])
 
@@ -174,6 +178,33 @@ def test_a_snapshot_knows_its_parts_and_highest_cursor(storage):
     assert snapshot.highest_cursor == datetime(2026, 1, 1, 0, tzinfo=UTC)
     assert len(snapshot.fingerprint) == 64
     assert snapshot.bytes > 0
+
+
+TIMES = st.integers(-(2**62), 2**62) | st.integers(0, 2**51)
+
+
+@given(
+    st.lists(st.none() | TIMES, max_size=20),
+    st.integers(1, 5),
+    st.sampled_from(
+        [
+            {},
+            {"write_statistics": False},
+            {"coerce_timestamps": "ms", "allow_truncated_timestamps": True},
+        ]
+    ),
+)
+def test_the_highest_cursor_is_the_same_with_and_without_the_footers_figures(times, group, options):
+    file = io.BytesIO()
+    column = pa.array(times, pa.int64()).view(pa.timestamp("us"))
+    pq.write_table(pa.table({"a": range(len(times)), "at": column}), file, group, **options)
+    parquet = pq.ParquetFile(pa.BufferReader(file.getvalue()))
+    stored = parquet.read(["at"])["at"].cast(pa.timestamp("us")).cast(pa.int64()).to_pylist()
+    edges = [pa.scalar(edge, pa.timestamp("us")).value for edge in (EARLIEST, LATEST)]
+    known = [time for time in stored if time is not None and edges[0] <= time <= edges[1]]
+    found = highest_cursor(parquet, "at", "UTC")
+    epoch = datetime(1970, 1, 1, tzinfo=UTC)
+    assert found == (epoch + timedelta(microseconds=max(known)) if known else None)
 
 
 @bad_input(23, outcome=ACCEPTED)

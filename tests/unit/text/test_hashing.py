@@ -28,7 +28,14 @@ OPTIONS = {
     "long runs of characters": {"analyzer": "char_wb", "ngram_range": (5, 6)},
     "scikit-learn's words": {},
 }
-FAST = ("words", "words and pairs", "lemmas", "characters", "long runs of characters")
+FAST = (
+    "words",
+    "words and pairs",
+    "lemmas",
+    "pairs of lemmas",
+    "characters",
+    "long runs of characters",
+)
 
 
 def vectorisers(name, **more):

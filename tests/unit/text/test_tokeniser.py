@@ -78,7 +78,8 @@ def test_68_what_is_no_text_is_an_error():
 
 
 WIDTHS = st.text(
-    "水ガはＡｂ１２（）！～\u3000々「」『』・ー ｶﾞﾊﾟ\u3099\u309a\u0301①㌔…々、a1", max_size=40
+    "水ガはＡｂ１２（）！～\u3000々「」『』・ー ｶﾞﾊﾟ\u3099\u309a\u0301①㌔…々、a1éÖЙ각가\u11a8🇯🥹",
+    max_size=40,
 )
 
 
