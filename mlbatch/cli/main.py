@@ -10,7 +10,8 @@ from importlib import import_module
 import click
 
 from mlbatch import __version__
-from mlbatch.errors import DeclarationError, ExitCode, MlbatchError, out_of_resources
+from mlbatch.cli.answer import JSON, end_facts, error_facts, show_error, tell
+from mlbatch.errors import ExitCode, MlbatchError, out_of_resources
 
 FINISH_SECONDS = 20.0
 """Schedulers kill some 30 s after they asked for the end."""
@@ -84,6 +85,10 @@ def _leave_at_once(*_: object) -> None:
     os._exit(ExitCode.TERMINATED)
 
 
+_GOES_ON = "what was committed stays, run again to go on"
+_UNFORESEEN = "nobody foresaw this; stderr has the traceback"
+
+
 def main() -> None:
     """Entry point: run the command line and turn errors into one message and one exit code."""
     signal.signal(signal.SIGTERM, _terminate)
@@ -92,33 +97,36 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         code = error.exit_code
+        _for_machines(end_facts("UsageError", error.format_message(), code, "look at --help"))
     except (click.Abort, KeyboardInterrupt):
-        click.echo("\ninterrupted; what was committed stays, run again to go on", err=True)
-        code = ExitCode.INTERRUPTED
+        code = _cut_short("interrupted", ExitCode.INTERRUPTED)
     except Terminated:
-        click.echo("\nterminated; what was committed stays, run again to go on", err=True)
-        code = ExitCode.TERMINATED
+        code = _cut_short("terminated", ExitCode.TERMINATED)
     except MlbatchError as error:
-        show_error(error)
-        code = error.exit_code
-    except (OSError, MemoryError) as error:
-        code = _show_shortage(error)
+        code = _fail(error)
+    except Exception as error:
+        short = out_of_resources(error) if isinstance(error, OSError | MemoryError) else None
+        if short is None:
+            _for_machines(end_facts(type(error).__name__, str(error), ExitCode.FAILED, _UNFORESEEN))
+            raise
+        # Disk, memory and files can run out anywhere.
+        code = _fail(short)
     sys.exit(int(code or 0))
 
 
-def _show_shortage(error: Exception) -> int:
-    """Disk, memory and files can run out anywhere; any other error of the system is a defect."""
-    short = out_of_resources(error)
-    if short is None:
-        raise error
-    show_error(short)
-    return short.exit_code
+def _fail(error: MlbatchError) -> int:
+    show_error(error)
+    _for_machines(error_facts(error))
+    return error.exit_code
 
 
-def show_error(error: MlbatchError) -> None:
-    """What happened, where, and what to do next, on stderr."""
-    click.echo(f"error: {error.message}", err=True)
-    if isinstance(error, DeclarationError) and error.location:
-        click.echo(f"  --> {error.location}", err=True)
-    if error.hint:
-        click.echo(f"hint: {error.hint}", err=True)
+def _cut_short(how: str, code: ExitCode) -> int:
+    click.echo(f"\n{how}; {_GOES_ON}", err=True)
+    _for_machines(end_facts(how.capitalize(), how, code, _GOES_ON))
+    return code
+
+
+def _for_machines(facts: dict[str, object]) -> None:
+    """Who asked for JSON gets an object in any case, also where the options were not understood."""
+    if JSON in sys.argv[1:]:
+        tell(facts, "", as_json=True)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
+from mlbatch.cli.answer import tell
 from mlbatch.cli.session import Session
 from mlbatch.errors import ExitCode, UsageError
 from mlbatch.keys import text
@@ -39,7 +38,7 @@ def reconcile_command(
     done = reconcile(session.job(job), tools, dry_run=dry_run, max_deletes=max_deletes)
     mended, aside = bool(done.runs), sum(run.totals.quarantined for run in done.runs)
     facts = _facts(job, done.found, aside, mended=mended)
-    click.echo(json.dumps(facts) if as_json else _text(job, done.found, aside, mended=mended))
+    tell(facts, _text(job, done.found, aside, mended=mended), as_json=as_json)
     return ExitCode.QUARANTINED if aside else ExitCode.DONE
 
 

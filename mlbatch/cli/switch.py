@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import time
 from typing import Any
 
 import click
 
 from mlbatch import switching
+from mlbatch.cli.answer import tell
 from mlbatch.cli.session import Session
 from mlbatch.errors import ExitCode, UsageError
 from mlbatch.generation import beside
@@ -60,7 +60,7 @@ def switch_command(
     started = time.monotonic()
     ended = _switched(session, job, model, max_distance, Request(**request), back=roll_back)
     seconds = time.monotonic() - started
-    click.echo(json.dumps(_facts(job, ended, seconds)) if as_json else _text(job, ended, seconds))
+    tell(_facts(job, ended, seconds), _text(job, ended, seconds), as_json=as_json)
     return ExitCode.QUARANTINED if ended.set_aside else ExitCode.DONE
 
 

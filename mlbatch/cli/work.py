@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -12,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from mlbatch.cli.answer import error_facts, show_error, tell
 from mlbatch.cli.session import Session
-from mlbatch.errors import ExitCode, UsageError
+from mlbatch.errors import ExitCode, GateRefused, UsageError
 from mlbatch.inference import Inference, Preview, infer, preview
 from mlbatch.planner import Request
 from mlbatch.reporting import counted
@@ -84,7 +84,7 @@ def run_command(
         return _train(session, session.job(job), started, as_json=as_json)
     ended = infer(session.job(job), Request(**request), session.tools(at_work=True), model=model)
     seconds = time.monotonic() - started
-    _tell(_inference_facts(ended, seconds), _inference_text(ended, seconds), as_json=as_json)
+    tell(_inference_facts(ended, seconds), _inference_text(ended, seconds), as_json=as_json)
     return ExitCode.QUARANTINED if ended.totals.quarantined else ExitCode.DONE
 
 
@@ -108,17 +108,16 @@ def _train(session: Session, job: type[Job], started: float, *, as_json: bool) -
 
     trained = train(job, session.tools(at_work=True))
     seconds = time.monotonic() - started
-    _tell(
-        _training_facts(job, trained, seconds),
-        _training_text(job, trained, seconds),
-        as_json=as_json,
-    )
-    trained.require_promotion(job.name)
+    facts, text = _training_facts(job, trained, seconds), _training_text(job, trained, seconds)
+    try:
+        trained.require_promotion(job.name)
+    except GateRefused as refused:
+        # What was learnt is told nevertheless, in the same object.
+        tell(error_facts(refused) | facts, text, as_json=as_json)
+        show_error(refused)
+        return refused.exit_code
+    tell(facts, text, as_json=as_json)
     return ExitCode.DONE
-
-
-def _tell(facts: dict[str, object], text: str, *, as_json: bool) -> None:
-    click.echo(json.dumps(facts, ensure_ascii=False) if as_json else text)
 
 
 def _inference_facts(ended: Inference, seconds: float) -> dict[str, object]:
@@ -217,7 +216,7 @@ def plan_command(profile: str | None, /, job: str, as_json: bool, **request: Any
     part_rows = getattr(session.settings.warehouse, "part_rows", None)
     facts = _preview_facts(job, found, part_rows)
     text = _preview_text(facts, session.job(job), _typed(profile, job, request))
-    _tell(facts, text, as_json=as_json)
+    tell(facts, text, as_json=as_json)
     return ExitCode.DONE
 
 

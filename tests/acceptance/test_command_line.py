@@ -230,6 +230,55 @@ def test_what_is_typed_wrongly_exits_2_and_says_how(mlbatch, arguments, said):
     assert said in mlbatch(*arguments, code=2).stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "kind", "said", "hinted"),
+    [
+        (
+            ("run", "tyo", "--mode", "infer"),
+            "UsageError",
+            "no job called `tyo`",
+            "did you mean `toy`?",
+        ),
+        (("run", "toy", "--mode", "fly"), "UsageError", "Invalid value for '--mode'", "--help"),
+        (("run", "toy", "--speed", "9"), "UsageError", "No such option", "--help"),
+        (("run", "toy", "--mode", "infer", "--slot", "2999-01-01"), "UsageError", "future", "day"),
+        (("plan", "tyo"), "UsageError", "tyo", "toy"),
+        (("switch", "toy"), "UsageError", "nothing to switch from", "mlbatch run toy"),
+        (("reconcile", "toy"), "UsageError", "there is no table mood yet", "mlbatch run toy"),
+    ],
+)
+def test_an_error_is_one_object_for_whoever_asked_for_json(
+    fresh, mlbatch_there, arguments, kind, said, hinted
+):
+    done = mlbatch_there(*arguments, "--json", code=2)
+    facts = json.loads(done.stdout)
+    assert (facts["schema"], facts["ok"]) == ("mlbatch.error/1", False)
+    assert (facts["error"], facts["exit_code"], facts["try_again"]) == (kind, 2, False)
+    assert said in facts["message"]
+    assert hinted in facts["hint"]
+    assert facts["message"] in done.stderr
+    assert mlbatch_there(*arguments, code=2).stdout == ""
+
+
+def test_a_faulty_declaration_is_told_with_its_place(fresh, mlbatch_there):
+    (fresh / "jobs/toy/job.py").write_text("x = 1 / 0\n")
+    facts = json.loads(mlbatch_there("plan", "toy", "--json", code=2).stdout)
+    assert facts["error"] == "DeclarationError"
+    assert facts["location"] == f"{fresh}/jobs/toy/job.py:1"
+
+
+@pytest.fixture
+def fresh(project, tmp_path):
+    """The project before its first run."""
+    left = shutil.ignore_patterns("outputs*", "mlflow*", "models", "artifacts")
+    return shutil.copytree(project, tmp_path / "fresh", ignore=left)
+
+
+@pytest.fixture
+def mlbatch_there(fresh, monkeypatch, capfd):
+    return type_in(fresh, monkeypatch, capfd)
+
+
 def test_a_faulty_job_is_listed_with_its_place(project, mlbatch):
     broken = project / "jobs" / "broken"
     broken.mkdir()
@@ -255,9 +304,13 @@ def test_a_gate_that_refuses_exits_3(project, mlbatch):
     text = file.read_text()
     file.write_text(text.replace("at_least=0.5", "at_least=1.5"))
     refused = mlbatch("run", "toy", "--mode", "train", code=3)
-    file.write_text(text)
     assert "NOT promoted" in refused.stdout
     assert "was not promoted" in refused.stderr
+    told = json.loads(mlbatch("run", "toy", "--mode", "train", "--json", code=3).stdout)
+    file.write_text(text)
+    assert (told["schema"], told["ok"], told["promoted"]) == ("mlbatch.train/1", False, False)
+    assert (told["error"], told["exit_code"]) == ("GateRefused", 3)
+    assert "was not promoted" in told["message"]
 
 
 HEAVY = {
