@@ -39,7 +39,7 @@ from mlbatch.pinning import first_loader, pin_for, pinned_loader
 from mlbatch.planner import Facts, Plan, Repair, Request, check_slot, decide, with_model
 from mlbatch.project import code_digest
 from mlbatch.quarantine import set_part_aside
-from mlbatch.reporting import counted, record, speed
+from mlbatch.reporting import counted, record
 from mlbatch.scoring import Predictor, Scorer, score_part
 from mlbatch.throttle import Limits
 from mlbatch.tracking import CHAMPION
@@ -74,8 +74,8 @@ class Preview:
     model: ModelPin | None
     """What a new run would be pinned to; None where there is no model yet."""
     champion: int | None
-    rows_per_second: float | None
-    """Of the last finished run."""
+    runs: tuple[Run, ...]
+    """Those of the generation that serves, newest first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ def preview(job: type[Job], request: Request, tools: Tools) -> Preview:
         probe=None if idle else _probe(job, plan, facts, tools),
         model=model,
         champion=champion.version if champion else None,
-        rows_per_second=speed(facts.runs),
+        runs=facts.runs,
     )
 
 
