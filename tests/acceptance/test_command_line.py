@@ -117,6 +117,8 @@ def test_training_refuses_what_only_inference_heeds(mlbatch, given, named):
 def test_a_job_s_life(mlbatch, project):
     assert "toy" in mlbatch("list").stdout
     assert "never run" in mlbatch("status").stdout
+    (never,) = json.loads(mlbatch("status", "--json").stdout)["jobs"]
+    assert (never["state"], never["run"], never["since"]) == (None, None, None)
     planned = mlbatch("plan", "toy").stdout
     assert "backfill" in planned
     assert "200 rows, about 1 part\n" in planned
@@ -160,7 +162,7 @@ def test_a_job_s_life(mlbatch, project):
     assert "How sure the model is." in shown
     assert "Gate    f1_macro at least 0.50" in shown
     status = json.loads(mlbatch("status", "--json").stdout)
-    assert status["jobs"][0]["state"].startswith("done: ")
+    assert (status["schema"], status["jobs"][0]["state"]) == ("mlbatch.status/2", "done")
     assert "done: " in mlbatch("status").stdout
 
 
@@ -211,6 +213,9 @@ def test_a_table_comes_to_a_new_model_and_back(mlbatch, project, monkeypatch):
     assert "Nothing was dropped." in asked
     dropped = mlbatch("switch", "toy", "--drop-kept", "--yes").stdout
     assert dropped == "Dropped mood__g2.\n"
+    shown = mlbatch("show", "toy").stdout
+    assert "rolled_back" not in shown
+    assert "        1 generation dropped\n" in shown
     assert "Nothing to drop: mood alone" in mlbatch("switch", "toy", "--drop-kept").stdout
 
 

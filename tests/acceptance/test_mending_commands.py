@@ -7,7 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import duckdb
 import pytest
@@ -251,6 +251,44 @@ def test_doctor_says_what_to_mend_first(served, mlbatch):
     assert "Mend what says NO, top first." in told
     (broken / "job.py").unlink()
     shutil.rmtree(broken)
+
+
+def test_doctor_tells_a_dead_warehouse_once(served, mlbatch):
+    (served / ".mlbatch/warehouse.duckdb").write_text("no database\n" * 999)
+    told = mlbatch("doctor", code=1).stdout
+    assert sum(line.startswith("NO ") for line in told.splitlines()) == 1
+    for name in ("clock", "unload", "job toy"):
+        assert f"--  {name:<24} not looked at: it needs the warehouse" in told
+    assert f"ok  {'ledger':<24} 1 runs, 0 unfinished" in told
+    assert "Mend what says NO, top first." in told
+
+
+def test_status_tells_machines_what_it_tells_people(served, mlbatch):
+    (job,) = json.loads(mlbatch("status", "--json").stdout)["jobs"]
+    assert (job["state"], job["kind"], job["slot"]) == ("done", "backfill", None)
+    assert (job["rows_expected"], job["rows_done"], job["rows_written"]) == (200, 200, 200)
+    assert (job["table"], job["generation"], job["model_version"]) == ("mood", "g1", 1)
+    assert job["since"] < job["finished_at"]
+    assert datetime.fromisoformat(job["watermark"]).tzinfo is not None
+    assert job["text"] == "done: 200 written, 0 quarantined"
+    load(served, [note(320)])
+    killed_at(served, "after_adopt", "run", "toy", "--mode", "infer", "--slot", "2026-01-09")
+    (job,) = json.loads(mlbatch("status", "--json").stdout)["jobs"]
+    assert (job["state"], job["slot"], job["rows_done"]) == ("planned", "2026-01-09", 0)
+    assert (job["finished_at"], job["held_by"], job["rows_expected"]) == (None, None, 3)
+    tools = connect(load_settings(served), print)
+    lease = tools.sink.ledger().acquire("mood", "toy", tools.owner, 7)
+    (job,) = json.loads(mlbatch("status", "--json").stdout)["jobs"]
+    assert (job["state"], job["held_by"]) == ("planned", str(tools.owner))
+    tools.sink.ledger().release(lease, 8)
+
+
+def test_status_names_the_jobs_that_it_cannot_tell_of(served, mlbatch):
+    (served / "jobs/broken").mkdir()
+    (served / "jobs/broken/job.py").write_text("x = 1 / 0\n")
+    told = mlbatch("status", "--json")
+    assert json.loads(told.stdout)["faulty_jobs"] == ["broken"]
+    assert "cannot be loaded: mlbatch list says why" in told.stderr
 
 
 def test_a_project_without_jobs_says_so(tmp_path):
