@@ -57,8 +57,7 @@ def examine(tools: Tools, jobs: list[type[Job]]) -> Iterator[Finding]:
         ("tracking", (), tools.tracking.about),
     ]
     for job in jobs:
-        name, needs = f"job {job.name}", ("warehouse", "tracking")
-        checks.append((name, needs, partial(_job, job, tools)))
+        checks.append((f"job {job.name}", ("warehouse", "tracking"), partial(_job, job, tools)))
     ill: set[str] = set()
     for name, needs, check in checks:
         missing = [need for need in needs if need in ill]
