@@ -56,8 +56,8 @@ def examine(tools: Tools, jobs: list[type[Job]]) -> Iterator[Finding]:
         ("ledger", ("sink",), lambda: _ledger(tools)),
         ("tracking", (), tools.tracking.about),
     ]
-    for job in jobs:
-        checks.append((f"job {job.name}", ("warehouse", "tracking"), partial(_job, job, tools)))
+    needed = ("warehouse", "tracking")
+    checks += [(f"job {job.name}", needed, partial(_job, job, tools)) for job in jobs]
     ill: set[str] = set()
     for name, needs, check in checks:
         missing = [need for need in needs if need in ill]

@@ -28,10 +28,16 @@ def _instant(_: click.Context, __: click.Parameter, value: str | None) -> dateti
 _REQUEST_OPTIONS = (
     click.option("--full", is_flag=True, help="Read everything again, not only the delta."),
     click.option("--in-place", is_flag=True, help="Let a new model rewrite the table that serves."),
-    click.option("--until", callback=_instant, help="Read rows changed before this instant only."),
+    click.option(
+        "--until",
+        metavar="INSTANT",
+        callback=_instant,
+        help="Read rows changed before this instant only, as 2026-11-23T04:00:00+09:00.",
+    ),
     click.option(
         "--slot",
-        help="Logical date (YYYY-MM-DD) from the scheduler: done once per date, after what was left.",
+        metavar="YYYY-MM-DD",
+        help="Logical date from the scheduler: done once per date, after what was left.",
     ),
     click.option("--supersede", is_flag=True, help="Give an unfinished run up and start anew."),
     click.option("--accept-code-change", is_flag=True, help="Resume with code that has changed."),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from difflib import get_close_matches
 from importlib import import_module
 
 import click
@@ -60,7 +61,11 @@ class _LazyGroup(click.Group):
     epilog="Exit codes: 0 done, 1 failed, 2 usage or declaration, 3 a gate refused, "
     "4 done with quarantined rows, 75 busy or temporary: try again, 130 interrupted, 143 terminated.",
 )
-@click.option("--profile", help="Which [profiles.NAME] of mlbatch.toml to use.")
+@click.option(
+    "--profile",
+    metavar="NAME",
+    help="Which [profiles.NAME] of mlbatch.toml to use; MLBATCH_PROFILE by default.",
+)
 @click.version_option(__version__, prog_name="mlbatch")
 @click.pass_context
 def cli(ctx: click.Context, profile: str | None) -> None:
@@ -96,8 +101,11 @@ def main() -> None:
         code = cli.main(standalone_mode=False)
     except click.ClickException as error:
         error.show()
-        code = error.exit_code
-        _for_machines(end_facts("UsageError", error.format_message(), code, "look at --help"))
+        code, hint = error.exit_code, _hint(error)
+        if hint:
+            click.echo(f"hint: {hint}", err=True)
+        told = end_facts("UsageError", error.format_message(), code, hint or "look at --help")
+        _for_machines(told)
     except (click.Abort, KeyboardInterrupt):
         code = _cut_short("interrupted", ExitCode.INTERRUPTED)
     except Terminated:
@@ -112,6 +120,17 @@ def main() -> None:
         # Disk, memory and files can run out anywhere.
         code = _fail(short)
     sys.exit(int(code or 0))
+
+
+def _hint(error: click.ClickException) -> str | None:
+    """What click's own words leave open to whoever meets these commands first."""
+    if isinstance(error, click.NoSuchOption) and error.option_name == "--profile":
+        return "it stands before the command: mlbatch --profile NAME COMMAND"
+    if isinstance(error, click.MissingParameter) and error.param and error.param.name == "job":
+        return "mlbatch list names the jobs"
+    typed = str(getattr(error, "command_name", ""))
+    near = get_close_matches(typed, _COMMANDS, n=1)
+    return f"did you mean `{near[0]}`?" if near else None
 
 
 def _fail(error: MlbatchError) -> int:

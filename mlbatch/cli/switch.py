@@ -18,7 +18,11 @@ from mlbatch.switching import Switched
 
 @click.command("switch")
 @click.argument("job")
-@click.option("--model", help="Alias or version to switch to; the champion by default.")
+@click.option(
+    "--model",
+    metavar="ALIAS|VERSION",
+    help="Alias or version to switch to; the champion by default.",
+)
 @click.option("--roll-back", is_flag=True, help="Let the generation before serve again.")
 @click.option("--drop-kept", is_flag=True, help="Drop the generations that do not serve.")
 @click.option("--yes", is_flag=True, help="Do not ask before anything is dropped.")

@@ -29,10 +29,19 @@ _LEFT = "An earlier start had left this run"
 
 @click.command("run")
 @click.argument("job")
-@click.option("--mode", type=click.Choice(["train", "infer"]), required=True)
+@click.option(
+    "--mode",
+    type=click.Choice(["train", "infer"]),
+    required=True,
+    help="Learn a new model from labelled rows, or predict what is new.",
+)
 @with_request
 @click.option(
-    "--model", default="champion", show_default=True, help="Alias or version to infer with."
+    "--model",
+    metavar="ALIAS|VERSION",
+    default="champion",
+    show_default=True,
+    help="Model of the first run, or of one in place.",
 )
 @click.option("--workers", type=click.IntRange(min=1), help="Processes; one per core by default.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
@@ -47,7 +56,10 @@ def run_command(
     as_json: bool,  # noqa: FBT001  click passes flags by name
     **request: Any,  # noqa: ANN401
 ) -> int:
-    """Train or infer JOB. Results go to stdout, progress to stderr."""
+    """Train or infer JOB. Results go to stdout, progress to stderr.
+
+    With --mode train, of the options only --workers and --json.
+    """
     if mode == "train":
         _refuse_options_of_inference(click.get_current_context())
     session = Session.open(profile, workers=workers)

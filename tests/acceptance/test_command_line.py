@@ -224,7 +224,9 @@ def test_a_table_comes_to_a_new_model_and_back(mlbatch, project, monkeypatch):
     [
         (("run", "tyo", "--mode", "infer"), "did you mean `toy`?"),
         (("run", "toy", "--mode", "fly"), "Invalid value for '--mode'"),
-        (("runn",), "No such command"),
+        (("runn",), "No such command 'runn'.\nhint: did you mean `run`?"),
+        (("run", "toy", "--profile", "tiny"), "hint: it stands before the command"),
+        (("show",), "hint: mlbatch list names the jobs"),
         (("run", "toy", "--mode", "infer", "--until", "tomorrow"), "is not an instant"),
         (("run", "toy", "--mode", "infer", "--until", "2026-01-01"), "no time zone"),
         (("run", "toy", "--mode", "infer", "--slot", "2999-01-01"), "in the future"),
