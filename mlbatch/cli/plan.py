@@ -13,6 +13,7 @@ from mlbatch.cli.asking import is_of_slot, with_request
 from mlbatch.cli.session import Session
 from mlbatch.errors import ExitCode
 from mlbatch.inference import Preview, preview
+from mlbatch.ledger import RunKind
 from mlbatch.planner import Request
 from mlbatch.reporting import counted, expected_seconds
 
@@ -114,9 +115,11 @@ def _reading(facts: dict[str, Any], job: type[Job]) -> list[str]:
         then = facts["then_slot"]
         return [*lines, f"Then    slot {then}, by the same command"] if then else lines
     parts = "" if facts["parts"] is None else f", about {counted(facts['parts'], 'part')}"
+    overlaps = facts["kind"] == RunKind.DELTA and facts["newer"] is not None
+    newer = f"; {facts['newer']:,} newer than the watermark" if overlaps else ""
     lines = [
         f"Read    {job.features.view.name}, {facts['window']}",
-        f"        {counted(facts['rows'], 'row')}{parts}",
+        f"        {counted(facts['rows'], 'row')}{parts}{newer}",
     ]
     if facts["duplicates"]:
         lines.append(f"        {facts['duplicates']:,} rows repeat a key; the newest is taken")
