@@ -194,11 +194,15 @@ def test_a_quarantined_row_is_tried_again_until_it_is_mended(served, mlbatch):
     unsaid = mlbatch("retry", "toy", code=2).stderr
     assert "hint: mlbatch retry toy --quarantined" in unsaid
     again = mlbatch("retry", "toy", "--quarantined", code=4).stdout
-    assert "1 rows tried again: 0 written, 1 still in quarantine." in again
+    assert "1 row tried again: 0 written, 1 still in quarantine." in again
+    facts = json.loads(mlbatch("retry", "toy", "--quarantined", "--json", code=4).stdout)
+    assert (facts["rows_read"], facts["rows_quarantined"], facts["nothing_to_do"]) == (1, 1, False)
     load(served, [note(950, "good and short")])
     mended = mlbatch("retry", "toy", "--quarantined").stdout
-    assert "1 rows tried again: 1 written, 0 still in quarantine." in mended
+    assert "1 row tried again: 1 written, 0 still in quarantine." in mended
     assert "set no row aside" in mlbatch("retry", "toy", "--quarantined").stdout
+    facts = json.loads(mlbatch("retry", "toy", "--quarantined", "--json").stdout)
+    assert (facts["nothing_to_do"], facts["run"]) == (True, None)
 
 
 def test_a_run_that_was_killed_is_told_by_every_command_and_finished_by_the_next(served, mlbatch):
