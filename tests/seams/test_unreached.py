@@ -60,6 +60,10 @@ CONNECTORS = [
 ]
 
 
+def named(value):
+    return getattr(value, "__name__", value)
+
+
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
@@ -72,7 +76,7 @@ def refused(connector, host, port, scheme="http"):
     return caught.value
 
 
-@pytest.mark.parametrize(("connector", "setting"), CONNECTORS, ids=lambda value: str(value)[:20])
+@pytest.mark.parametrize(("connector", "setting"), CONNECTORS, ids=named)
 def test_a_wrong_port_is_told_with_its_setting(unused_tcp_port, connector, setting):
     error = refused(connector, "127.0.0.1", unused_tcp_port)
     assert type(error) is TemporaryError
@@ -81,7 +85,7 @@ def test_a_wrong_port_is_told_with_its_setting(unused_tcp_port, connector, setti
     assert "again" in error.hint
 
 
-@pytest.mark.parametrize(("connector", "setting"), CONNECTORS, ids=lambda value: str(value)[:20])
+@pytest.mark.parametrize(("connector", "setting"), CONNECTORS, ids=named)
 def test_an_unknown_name_is_told_with_its_setting(connector, setting):
     error = refused(connector, "nowhere.invalid", 5439)
     assert type(error) is TemporaryError
@@ -92,7 +96,7 @@ def test_an_unknown_name_is_told_with_its_setting(connector, setting):
 @pytest.mark.parametrize(
     ("connector", "setting"),
     [(data_api, PLACE), (s3, PLACE), (queuery, "warehouse.endpoint"), (mlflow, "tracking.uri")],
-    ids=lambda value: str(value)[:20],
+    ids=named,
 )
 def test_a_server_without_tls_is_told_with_its_setting(connector, setting):
     with without_tls() as port:
