@@ -9,6 +9,7 @@ import platform
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 
 from mlbatch.errors import ExitCode, MlbatchError
@@ -20,39 +21,55 @@ PACKAGES = ("scikit-learn", "pyarrow", "mlflow", "sqlglot", "mecab-python3")
 CLOCK_SECONDS = 5.0
 
 
+Check = tuple[str, tuple[str, ...], Callable[[], str]]
+"""Its name, the checks without which it can only repeat what they said, and what looks."""
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """How one check came out."""
 
     name: str
     exit_code: ExitCode
-    """What a run would end with because of it; DONE where all is well."""
+    """What a run would end with because of it; DONE where all is well, or nobody looked."""
     detail: str
     hint: str | None = None
+    looked: bool = True
+    """False where it was not looked at, because of what it needs."""
 
     @property
     def is_well(self) -> bool:
         """Whether nothing needs to be done."""
-        return self.exit_code is ExitCode.DONE
+        return self.looked and self.exit_code is ExitCode.DONE
 
 
 def examine(tools: Tools, jobs: list[type[Job]]) -> Iterator[Finding]:
     """All checks, in the order in which a run would need the things they are about."""
-    checks: list[tuple[str, Callable[[], str]]] = [
-        ("versions", _versions),
-        ("dictionary", lambda: f"fingerprint {tools.dictionary[:12]}"),
-        ("warehouse", tools.warehouse.about),
-        ("clock", lambda: _clock(tools)),
-        ("storage", tools.storage.about),
-        ("unload", lambda: _unload(tools)),
-        ("sink", tools.sink.about),
-        ("ledger", lambda: _ledger(tools)),
-        ("tracking", tools.tracking.about),
+    checks: list[Check] = [
+        ("versions", (), _versions),
+        ("dictionary", (), lambda: f"fingerprint {tools.dictionary[:12]}"),
+        ("warehouse", (), tools.warehouse.about),
+        ("clock", ("warehouse",), lambda: _clock(tools)),
+        ("storage", (), tools.storage.about),
+        ("unload", ("warehouse", "storage"), lambda: _unload(tools)),
+        ("sink", (), tools.sink.about),
+        ("ledger", ("sink",), lambda: _ledger(tools)),
+        ("tracking", (), tools.tracking.about),
     ]
-    for name, check in checks:
-        yield _finding(name, check)
-    for job in jobs:
-        yield _finding(f"job {job.name}", lambda job=job: _job(job, tools))  # type: ignore[misc]
+    needed = ("warehouse", "tracking")
+    checks += [(f"job {job.name}", needed, partial(_job, job, tools)) for job in jobs]
+    ill: set[str] = set()
+    for name, needs, check in checks:
+        missing = [need for need in needs if need in ill]
+        finding = _unseen(name, missing) if missing else _finding(name, check)
+        if not finding.is_well:
+            ill.add(name)
+        yield finding
+
+
+def _unseen(name: str, missing: list[str]) -> Finding:
+    detail = f"not looked at: it needs the {' and the '.join(missing)}"
+    return Finding(name, ExitCode.DONE, detail, looked=False)
 
 
 def _finding(name: str, check: Callable[[], str]) -> Finding:

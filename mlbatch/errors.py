@@ -159,7 +159,7 @@ def out_of_resources(error: BaseException) -> OutOfResources | None:
 
     Libraries that have no numbers for such errors quote the system's words.
     """
-    for cause in _causes(error):
+    for cause in causes(error):
         number = getattr(cause, "errno", None)
         if isinstance(cause, MemoryError):
             number = errno.ENOMEM
@@ -169,7 +169,8 @@ def out_of_resources(error: BaseException) -> OutOfResources | None:
     return None
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """``error`` and those behind it, the nearest first."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__

@@ -32,7 +32,7 @@ from mlbatch.nurse import Nurse, PartAside, parts_aside
 from mlbatch.pinning import first_loader, pin_for, pinned_loader
 from mlbatch.planner import Facts, Plan, Request, check_slot, decide, with_model
 from mlbatch.project import code_digest
-from mlbatch.reporting import counted, record, speed
+from mlbatch.reporting import counted, record
 from mlbatch.scoring import Predictor
 from mlbatch.tracking import CHAMPION
 from mlbatch.unloading import take_snapshot
@@ -55,8 +55,8 @@ class Preview:
     model: ModelPin | None
     """What a new run would be pinned to; None where there is no model yet."""
     champion: int | None
-    rows_per_second: float | None
-    """Of the last finished run."""
+    runs: tuple[Run, ...]
+    """Those of the generation that serves, newest first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ def preview(job: type[Job], request: Request, tools: Tools) -> Preview:
         probe=None if idle else count_window(job, plan, facts, tools),
         model=model,
         champion=champion.version if champion else None,
-        rows_per_second=speed(facts.runs),
+        runs=facts.runs,
     )
 
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mlbatch.batches import allowing_null, read_part
-from mlbatch.errors import GateRefused, UsageError
+from mlbatch.errors import Busy, GateRefused, UsageError
 from mlbatch.inference import Inference, infer
 from mlbatch.job import Job
 from mlbatch.keys import parsed
@@ -58,8 +58,12 @@ def reconcile(
 
     Predictions whose row vanished from the source are removed, if they are no more than
     ``max_deletes`` (one in a hundred rows by default); else GateRefused, and nothing is changed.
+    Raises UsageError where there is no table yet, or a run of it was left; Busy where one is going on.
     """
     model = served(_quiet_runs(job, tools))
+    if not tools.sink.holds(job.output.table.name):
+        message = f"there is no table {job.output.table.name} yet to compare with"
+        raise UsageError(message, hint=f"make it: mlbatch run {job.name} --mode infer")
     found = _compared(job, tools, model)
     if dry_run or not (found.wanting.count or found.gone.count):
         return Reconciled(found)
@@ -131,7 +135,11 @@ def _quiet_runs(job: type[Job], tools: Tools) -> tuple[Run, ...]:
     runs = ledger.runs(table, ledger.serving(table))
     unfinished = [run for run in runs if not run.state.is_terminal]
     if unfinished:
-        message = f"run {unfinished[0].run_id} of {table} is unfinished"
+        holder, run_id = ledger.holder(table), unfinished[0].run_id
+        if holder is not None:
+            message = f"{table} is being worked on by {holder} (run {run_id})"
+            raise Busy(message, hint="start again when it is through")
+        message = f"run {run_id} of {table} is unfinished"
         raise UsageError(message, hint=f"finish it first: mlbatch run {job.name} --mode infer")
     return runs
 

@@ -42,12 +42,30 @@ def _send(run: Run, ledger: Ledger, tools: Tools) -> Run:
     return ledger.tracked(run, tracked)
 
 
-def speed(runs: tuple[Run, ...]) -> float | None:
-    """Rows a second of the last run that finished; None before the first."""
-    for run in runs:
-        if run.state is RunState.DONE and run.finished_at and run.rows_expected:
-            return run.rows_expected / max((run.finished_at - run.created_at).total_seconds(), 0.1)
-    return None
+def expected_seconds(rows: int, runs: tuple[Run, ...]) -> tuple[float, float] | None:
+    """The least and the most that a run of ``rows`` may take, by ``runs`` that finished.
+
+    A small run is all start-up and a large one hardly any, so both are looked at; as long as all had
+    much the same size, nobody knows how much of their time was start-up. Of each size the quickest
+    counts: one that was resumed had a pause in it that nobody noted. None before the first.
+    """
+    done = [
+        (max(run.rows_expected, 1), (run.finished_at - run.created_at).total_seconds())
+        for run in runs
+        if run.state is RunState.DONE and run.finished_at and run.rows_expected is not None
+    ]
+    if not done:
+        return None
+    half = max(read for read, _ in done) / 2
+    large, took = min((run for run in done if run[0] >= half), key=lambda run: run[1] / run[0])
+    small, start_up = min(
+        (run for run in done if run[0] < half), key=lambda run: run[1], default=(large, took)
+    )
+    if small == large:
+        share = rows / large
+        return took * share, took * max(share, 1.0)
+    likely = start_up + max(took - start_up, 0.0) * max(rows - small, 0) / (large - small)
+    return likely, likely
 
 
 def counted(number: int, noun: str) -> str:

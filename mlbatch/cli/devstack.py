@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 import click
 
+from mlbatch.cli.answer import tell
 from mlbatch.devstack.stack import Stack, as_toml, settings
 from mlbatch.devstack.state import Face
 from mlbatch.errors import ExitCode
@@ -52,11 +52,8 @@ def down_command(keep: bool) -> int:  # noqa: FBT001  click passes flags by name
 def status_command(as_json: bool) -> int:  # noqa: FBT001
     """Each server: whether it runs, its ports, its process and since when."""
     found = _stack().status()
-    if as_json:
-        servers = [_facts(one) for one in found]
-        click.echo(json.dumps({"schema": "mlbatch.devstack/1", "servers": servers}))
-    else:
-        click.echo("\n".join(_lines(found)))
+    facts = {"schema": "mlbatch.devstack/1", "servers": [_facts(one) for one in found]}
+    tell(facts, "\n".join(_lines(found)), as_json=as_json)
     ill = any(one.state in ("dead", "silent") for one in found)
     return ExitCode.FAILED if ill else ExitCode.DONE
 

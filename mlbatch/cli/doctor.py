@@ -16,7 +16,8 @@ def doctor_command(profile: str | None) -> int:
     session = Session.open(profile)
     codes = []
     for finding in examine(session.tools(), list(session.project.jobs.values())):
-        click.echo(f"{'ok' if finding.is_well else 'NO':<3} {finding.name:<24} {finding.detail}")
+        mark = ("ok" if finding.is_well else "NO") if finding.looked else "--"
+        click.echo(f"{mark:<3} {finding.name:<24} {finding.detail}")
         if finding.hint:
             click.echo(f"{'':<29}hint: {finding.hint}")
         codes.append(finding.exit_code)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from mlbatch.cli.answer import tell
 from mlbatch.cli.session import Session
 from mlbatch.errors import ExitCode
+from mlbatch.generation import GenerationState, beside
 from mlbatch.ledger import RunState, Totals
 from mlbatch.nurse import parts_aside
+from mlbatch.reporting import counted
 
 if TYPE_CHECKING:
     from mlbatch.job import Job
-    from mlbatch.ledger import Run
+    from mlbatch.ledger import Owner, Run
     from mlbatch.sink import Ledger
     from mlbatch.tools import Tools
     from mlbatch.tracking import ModelVersion
@@ -68,7 +70,7 @@ def _served(job: type[Job], tools: Tools) -> list[str]:
     champion = tools.tracking.resolve(job.name)
     ledger = tools.sink.ledger()
     model = _champion_line(champion) if champion else "none yet"
-    lines = [f"Model   {model}", *_generations(job, ledger)]
+    lines = [f"Model   {model}", *_generations(job, tools)]
     for run in ledger.runs(job.output.table.name)[:LAST_RUNS]:
         lines.append(f"Run     {_run_line(run, ledger)}")
         lines += [f"        {part}" for part in parts_aside(run.run_id, ledger)]
@@ -81,17 +83,22 @@ def _champion_line(champion: ModelVersion) -> str:
     return f"v{champion.version}" + ("" if score is None else f", macro F1 {score:.3f}")
 
 
-def _generations(job: type[Job], ledger: Ledger) -> list[str]:
-    table = job.output.table.name
+def _generations(job: type[Job], tools: Tools) -> list[str]:
+    """What serves, and what is beside it; those whose table is gone are counted."""
+    table, ledger = job.output.table.name, tools.sink.ledger()
     active = ledger.active(table)
     if active is None:
         return []
     lines = [f"Serves  {table}: generation {active.generation}, model v{active.model_version}"]
-    return lines + [
-        f"        {generation.name}: {generation.state}, model v{generation.model_version}"
-        for generation in ledger.generations(table)
-        if generation.name != active.generation
+    others = [g for g in ledger.generations(table) if g.name != active.generation]
+    there = [
+        g
+        for g in others
+        if g.state is GenerationState.BUILDING or tools.sink.holds(beside(table, g.name))
     ]
+    lines += [f"        {g.name}: {g.state}, model v{g.model_version}" for g in there]
+    dropped = len(others) - len(there)
+    return [*lines, f"        {counted(dropped, 'generation')} dropped"] if dropped else lines
 
 
 def _run_line(run: Run, ledger: Ledger) -> str:
@@ -107,38 +114,64 @@ def _run_line(run: Run, ledger: Ledger) -> str:
 def status_command(profile: str | None, as_json: bool) -> int:  # noqa: FBT001
     """Every job: how fresh its table is, and what its last run came to."""
     session = Session.open(profile)
-    ledger = session.tools().sink.ledger()
+    ledger, faulty = session.tools().sink.ledger(), list(session.project.faults)
     rows = [_status(job, ledger) for job in session.project.jobs.values()]
-    if as_json:
-        click.echo(json.dumps({"schema": "mlbatch.status/1", "jobs": rows}, ensure_ascii=False))
-        return ExitCode.DONE
-    click.echo(f"{'JOB':<24} {'LAST RUN':<14} {'FRESH TO (UTC)':<20} STATE")
-    for row in rows:
-        click.echo(
-            f"{row['job']:<24} {row['run'] or '-':<14} {row['fresh_to'] or '-':<20} {row['state']}"
-        )
+    lines = [f"{'JOB':<24} {'LAST RUN':<14} {'FRESH TO (UTC)':<20} STATE"]
+    lines += [
+        f"{row['job']:<24} {row['run'] or '-':<14} {row['fresh_to'] or '-':<20} {row['text']}"
+        for row in rows
+    ]
+    facts = {"schema": "mlbatch.status/2", "jobs": rows, "faulty_jobs": faulty}
+    tell(facts, "\n".join(lines), as_json=as_json)
+    for name in faulty:
+        click.echo(f"{name:<24} cannot be loaded: mlbatch list says why", err=True)
     return ExitCode.DONE
 
 
 def _status(job: type[Job], ledger: Ledger) -> dict[str, Any]:
-    serving = ledger.serving(job.output.table.name)
-    runs = ledger.runs(job.output.table.name, serving)
+    table = job.output.table.name
+    serving, holder = ledger.serving(table), ledger.holder(table)
+    run = next(iter(ledger.runs(table, serving)), None)
     mark = ledger.watermark(job.name, serving)
+    totals = Totals.of(ledger.parts(run.run_id) if run else ())
     return {
         "job": job.name,
-        "run": runs[0].run_id if runs else None,
+        "table": table,
+        "generation": serving,
+        "held_by": str(holder) if holder else None,
         "fresh_to": f"{mark.value:%Y-%m-%d %H:%M:%S}" if mark else None,
-        "state": _state(job, runs[0] if runs else None, ledger),
+        "watermark": mark.value.isoformat() if mark else None,
+        **_run_facts(run, totals),
+        "text": _state_text(run, totals, holder),
     }
 
 
-def _state(job: type[Job], run: Run | None, ledger: Ledger) -> str:
-    if run is None:
-        return "never run"
-    holder = ledger.holder(job.output.table.name)
+def _run_facts(run: Run | None, totals: Totals) -> dict[str, Any]:
+    """The last run's figures; every name is there, also before the first run."""
+    new = run.new if run else None
+    finished = run.finished_at if run else None
+    return {
+        "run": run.run_id if run else None,
+        "state": str(run.state) if run else None,
+        "kind": str(new.kind) if new else None,
+        "slot": new.slot if new and new.slot != new.run_id else None,
+        "model_version": new.model.version if new else None,
+        "since": run.created_at.isoformat() if run else None,
+        "finished_at": finished.isoformat() if finished else None,
+        "error": run.error if run else None,
+        "rows_expected": run.rows_expected if run else None,
+        "rows_done": totals.done,
+        "rows_written": totals.written,
+        "rows_deleted": totals.deleted,
+        "rows_quarantined": totals.quarantined,
+    }
+
+
+def _state_text(run: Run | None, totals: Totals, holder: Owner | None) -> str:
     if holder is not None:
         return f"running: {holder}"
-    totals = Totals.of(ledger.parts(run.run_id))
+    if run is None:
+        return "never run"
     if run.state is RunState.DONE:
         return f"done: {totals.written:,} written, {totals.quarantined:,} quarantined"
     if run.state.is_terminal:

@@ -5,18 +5,20 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from difflib import get_close_matches
 from importlib import import_module
 
 import click
 
 from mlbatch import __version__
-from mlbatch.errors import DeclarationError, ExitCode, MlbatchError, out_of_resources
+from mlbatch.cli.answer import JSON, end_facts, error_facts, show_error, tell
+from mlbatch.errors import ExitCode, MlbatchError, out_of_resources
 
 FINISH_SECONDS = 20.0
 """Schedulers kill some 30 s after they asked for the end."""
 _COMMANDS = {
     "run": ("mlbatch.cli.work", "Train or infer one job."),
-    "plan": ("mlbatch.cli.work", "Show what an inference would do; writes nothing."),
+    "plan": ("mlbatch.cli.plan", "Show what an inference would do; writes nothing."),
     "switch": ("mlbatch.cli.switch", "Bring a table to another model, or back, in one step."),
     "list": ("mlbatch.cli.look", "The project's jobs, and what is wrong with them."),
     "show": ("mlbatch.cli.look", "One job: features, output table, models, last runs."),
@@ -59,7 +61,11 @@ class _LazyGroup(click.Group):
     epilog="Exit codes: 0 done, 1 failed, 2 usage or declaration, 3 a gate refused, "
     "4 done with quarantined rows, 75 busy or temporary: try again, 130 interrupted, 143 terminated.",
 )
-@click.option("--profile", help="Which [profiles.NAME] of mlbatch.toml to use.")
+@click.option(
+    "--profile",
+    metavar="NAME",
+    help="Which [profiles.NAME] of mlbatch.toml to use; MLBATCH_PROFILE by default.",
+)
 @click.version_option(__version__, prog_name="mlbatch")
 @click.pass_context
 def cli(ctx: click.Context, profile: str | None) -> None:
@@ -84,6 +90,10 @@ def _leave_at_once(*_: object) -> None:
     os._exit(ExitCode.TERMINATED)
 
 
+_GOES_ON = "what was committed stays, run again to go on"
+_UNFORESEEN = "nobody foresaw this; stderr has the traceback"
+
+
 def main() -> None:
     """Entry point: run the command line and turn errors into one message and one exit code."""
     signal.signal(signal.SIGTERM, _terminate)
@@ -91,34 +101,51 @@ def main() -> None:
         code = cli.main(standalone_mode=False)
     except click.ClickException as error:
         error.show()
-        code = error.exit_code
+        code, hint = error.exit_code, _hint(error)
+        if hint:
+            click.echo(f"hint: {hint}", err=True)
+        told = end_facts("UsageError", error.format_message(), code, hint or "look at --help")
+        _for_machines(told)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("\ninterrupted; what was committed stays, run again to go on", err=True)
-        code = ExitCode.INTERRUPTED
+        code = _cut_short("interrupted", ExitCode.INTERRUPTED)
     except Terminated:
-        click.echo("\nterminated; what was committed stays, run again to go on", err=True)
-        code = ExitCode.TERMINATED
+        code = _cut_short("terminated", ExitCode.TERMINATED)
     except MlbatchError as error:
-        show_error(error)
-        code = error.exit_code
-    except (OSError, MemoryError) as error:
-        code = _show_shortage(error)
+        code = _fail(error)
+    except Exception as error:
+        short = out_of_resources(error) if isinstance(error, OSError | MemoryError) else None
+        if short is None:
+            _for_machines(end_facts(type(error).__name__, str(error), ExitCode.FAILED, _UNFORESEEN))
+            raise
+        # Disk, memory and files can run out anywhere.
+        code = _fail(short)
     sys.exit(int(code or 0))
 
 
-def _show_shortage(error: Exception) -> int:
-    """Disk, memory and files can run out anywhere; any other error of the system is a defect."""
-    short = out_of_resources(error)
-    if short is None:
-        raise error
-    show_error(short)
-    return short.exit_code
+def _hint(error: click.ClickException) -> str | None:
+    """What click's own words leave open to whoever meets these commands first."""
+    if isinstance(error, click.NoSuchOption) and error.option_name == "--profile":
+        return "it stands before the command: mlbatch --profile NAME COMMAND"
+    if isinstance(error, click.MissingParameter) and error.param and error.param.name == "job":
+        return "mlbatch list names the jobs"
+    typed = str(getattr(error, "command_name", ""))
+    near = get_close_matches(typed, _COMMANDS, n=1)
+    return f"did you mean `{near[0]}`?" if near else None
 
 
-def show_error(error: MlbatchError) -> None:
-    """What happened, where, and what to do next, on stderr."""
-    click.echo(f"error: {error.message}", err=True)
-    if isinstance(error, DeclarationError) and error.location:
-        click.echo(f"  --> {error.location}", err=True)
-    if error.hint:
-        click.echo(f"hint: {error.hint}", err=True)
+def _fail(error: MlbatchError) -> int:
+    show_error(error)
+    _for_machines(error_facts(error))
+    return error.exit_code
+
+
+def _cut_short(how: str, code: ExitCode) -> int:
+    click.echo(f"\n{how}; {_GOES_ON}", err=True)
+    _for_machines(end_facts(how.capitalize(), how, code, _GOES_ON))
+    return code
+
+
+def _for_machines(facts: dict[str, object]) -> None:
+    """Who asked for JSON gets an object in any case, also where the options were not understood."""
+    if JSON in sys.argv[1:]:
+        tell(facts, "", as_json=True)

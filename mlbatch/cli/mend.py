@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import click
 
+from mlbatch.cli.answer import tell
 from mlbatch.cli.session import Session
 from mlbatch.errors import ExitCode, UsageError
 from mlbatch.keys import text
 from mlbatch.reconciliation import Differences, Found
 from mlbatch.repair import reconcile, retry
+from mlbatch.reporting import counted
+
+if TYPE_CHECKING:
+    from mlbatch.inference import Inference
 
 SHOWN = 3
 
@@ -39,7 +45,7 @@ def reconcile_command(
     done = reconcile(session.job(job), tools, dry_run=dry_run, max_deletes=max_deletes)
     mended, aside = bool(done.runs), sum(run.totals.quarantined for run in done.runs)
     facts = _facts(job, done.found, aside, mended=mended)
-    click.echo(json.dumps(facts) if as_json else _text(job, done.found, aside, mended=mended))
+    tell(facts, _text(job, done.found, aside, mended=mended), as_json=as_json)
     return ExitCode.QUARANTINED if aside else ExitCode.DONE
 
 
@@ -86,22 +92,39 @@ def _text(job: str, found: Differences, aside: int, *, mended: bool) -> str:
 @click.command("retry")
 @click.argument("job")
 @click.option("--quarantined", is_flag=True, help="What the last finished run set aside.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 @click.pass_obj
-def retry_command(profile: str | None, job: str, quarantined: bool) -> int:  # noqa: FBT001
+def retry_command(profile: str | None, /, job: str, quarantined: bool, as_json: bool) -> int:  # noqa: FBT001
     """Predict rows again that were quarantined, after source or model were mended."""
     if not quarantined:
         message = "say what to retry"
         raise UsageError(message, hint=f"mlbatch retry {job} --quarantined")
     session = Session.open(profile)
     ended = retry(session.job(job), session.tools(at_work=True))
+    tell(_retry_facts(job, ended), _retry_text(ended), as_json=as_json)
+    return ExitCode.QUARANTINED if ended and ended.totals.quarantined else ExitCode.DONE
+
+
+def _retry_facts(job: str, ended: Inference | None) -> dict[str, object]:
+    return {
+        "schema": "mlbatch.retry/1",
+        "ok": True,
+        "job": job,
+        "run": ended.run.run_id if ended else None,
+        "rows_read": ended.totals.expected if ended else 0,
+        "rows_written": ended.totals.written if ended else 0,
+        "rows_quarantined": ended.totals.quarantined if ended else 0,
+        "parts_quarantined": [asdict(part) for part in ended.parts_aside] if ended else [],
+        "nothing_to_do": ended is None,
+    }
+
+
+def _retry_text(ended: Inference | None) -> str:
     if ended is None:
-        click.echo("Nothing to do: the last finished run set no row aside.")
-        return ExitCode.DONE
+        return "Nothing to do: the last finished run set no row aside."
     totals = ended.totals
-    click.echo(
-        f"{totals.expected:,} rows tried again: {totals.written:,} written, "
+    told = (
+        f"{counted(totals.expected, 'row')} tried again: {totals.written:,} written, "
         f"{totals.quarantined:,} still in quarantine."
     )
-    for part in ended.parts_aside:
-        click.echo(str(part))
-    return ExitCode.QUARANTINED if totals.quarantined else ExitCode.DONE
+    return "\n".join([told, *map(str, ended.parts_aside)])

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import time
 from typing import Any
 
 import click
 
 from mlbatch import switching
+from mlbatch.cli.answer import tell
 from mlbatch.cli.session import Session
 from mlbatch.errors import ExitCode, UsageError
 from mlbatch.generation import beside
@@ -18,7 +18,11 @@ from mlbatch.switching import Switched
 
 @click.command("switch")
 @click.argument("job")
-@click.option("--model", help="Alias or version to switch to; the champion by default.")
+@click.option(
+    "--model",
+    metavar="ALIAS|VERSION",
+    help="Alias or version to switch to; the champion by default.",
+)
 @click.option("--roll-back", is_flag=True, help="Let the generation before serve again.")
 @click.option("--drop-kept", is_flag=True, help="Drop the generations that do not serve.")
 @click.option("--yes", is_flag=True, help="Do not ask before anything is dropped.")
@@ -60,7 +64,7 @@ def switch_command(
     started = time.monotonic()
     ended = _switched(session, job, model, max_distance, Request(**request), back=roll_back)
     seconds = time.monotonic() - started
-    click.echo(json.dumps(_facts(job, ended, seconds)) if as_json else _text(job, ended, seconds))
+    tell(_facts(job, ended, seconds), _text(job, ended, seconds), as_json=as_json)
     return ExitCode.QUARANTINED if ended.set_aside else ExitCode.DONE
 
 

@@ -1,66 +1,47 @@
-"""`run` and `plan`."""
+"""`run`."""
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import asdict
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
+from mlbatch.cli.answer import error_facts, show_error, tell
+from mlbatch.cli.asking import is_of_slot, with_request
 from mlbatch.cli.session import Session
-from mlbatch.errors import ExitCode, UsageError
-from mlbatch.inference import Inference, Preview, infer, preview
+from mlbatch.errors import ExitCode, GateRefused, UsageError
+from mlbatch.inference import Inference, infer
 from mlbatch.planner import Request
 from mlbatch.reporting import counted
-from mlbatch.window import utc
 
 if TYPE_CHECKING:
     from mlbatch.job import Job
+    from mlbatch.tools import Tools
     from mlbatch.training import Trained
 
 _RETRY = "mlbatch retry --quarantined"
-_LEFT = "An earlier start had left this run; what you asked for beyond it takes another run."
-
-
-def _instant(_: click.Context, __: click.Parameter, value: str | None) -> datetime | None:
-    if value is None:
-        return None
-    try:
-        return utc(datetime.fromisoformat(value))
-    except ValueError as error:
-        message = f"{value!r} is not an instant: {error}"
-        raise UsageError(message, hint="write it as 2026-11-23T04:00:00+09:00") from error
-
-
-_REQUEST_OPTIONS = (
-    click.option("--full", is_flag=True, help="Read everything again, not only the delta."),
-    click.option("--in-place", is_flag=True, help="Let a new model rewrite the table that serves."),
-    click.option("--until", callback=_instant, help="Read rows changed before this instant only."),
-    click.option(
-        "--slot", help="Logical date (YYYY-MM-DD) from the scheduler: done once per date."
-    ),
-    click.option("--supersede", is_flag=True, help="Give an unfinished run up and start anew."),
-    click.option("--accept-code-change", is_flag=True, help="Resume with code that has changed."),
-)
-
-
-def _with_request(command: Callable[..., Any]) -> Callable[..., Any]:
-    for option in reversed(_REQUEST_OPTIONS):
-        command = option(command)
-    return command
+_LEFT = "An earlier start had left this run"
 
 
 @click.command("run")
 @click.argument("job")
-@click.option("--mode", type=click.Choice(["train", "infer"]), required=True)
-@_with_request
 @click.option(
-    "--model", default="champion", show_default=True, help="Alias or version to infer with."
+    "--mode",
+    type=click.Choice(["train", "infer"]),
+    required=True,
+    help="Learn a new model from labelled rows, or predict what is new.",
+)
+@with_request
+@click.option(
+    "--model",
+    metavar="ALIAS|VERSION",
+    default="champion",
+    show_default=True,
+    help="Model of the first run, or of one in place.",
 )
 @click.option("--workers", type=click.IntRange(min=1), help="Processes; one per core by default.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
@@ -75,17 +56,52 @@ def run_command(
     as_json: bool,  # noqa: FBT001  click passes flags by name
     **request: Any,  # noqa: ANN401
 ) -> int:
-    """Train or infer JOB. Results go to stdout, progress to stderr."""
+    """Train or infer JOB. Results go to stdout, progress to stderr.
+
+    With --mode train, of the options only --workers and --json.
+    """
     if mode == "train":
         _refuse_options_of_inference(click.get_current_context())
     session = Session.open(profile, workers=workers)
-    started = time.monotonic()
     if mode == "train":
-        return _train(session, session.job(job), started, as_json=as_json)
-    ended = infer(session.job(job), Request(**request), session.tools(at_work=True), model=model)
-    seconds = time.monotonic() - started
-    _tell(_inference_facts(ended, seconds), _inference_text(ended, seconds), as_json=as_json)
-    return ExitCode.QUARANTINED if ended.totals.quarantined else ExitCode.DONE
+        return _train(session, session.job(job), as_json=as_json)
+    asked, tools = Request(**request), session.tools(at_work=True)
+    return _infer(_runs(session.job(job), asked, tools, model), asked, as_json=as_json)
+
+
+def _runs(
+    job: type[Job], request: Request, tools: Tools, model: str
+) -> Iterator[tuple[Inference, float]]:
+    """What was left, and then the slot that was asked for; each with the seconds that it took."""
+    goes_on = True
+    while goes_on:
+        started = time.monotonic()
+        ended = infer(job, request, tools, model=model)
+        goes_on = ended.plan.resume is not None and not is_of_slot(ended.run, request.slot)
+        yield ended, time.monotonic() - started
+
+
+def _infer(runs: Iterator[tuple[Inference, float]], request: Request, *, as_json: bool) -> int:
+    told: list[dict[str, object]] = []
+    aside = 0
+    for ended, seconds in runs:
+        told.append(_inference_facts(ended, seconds))
+        aside += ended.totals.quarantined
+        if not as_json:
+            click.echo(f"{_inference_text(ended, seconds)}{_left(ended, request)}")
+    if as_json:
+        before, resumed = told[:-1], any(facts["resumed"] for facts in told)
+        tell(told[-1] | {"resumed": resumed, "finished_first": before}, "", as_json=True)
+    return ExitCode.QUARANTINED if aside else ExitCode.DONE
+
+
+def _left(ended: Inference, request: Request) -> str:
+    if ended.plan.resume is None:
+        return ""
+    if request.slot is None:
+        return f"\n{_LEFT}; what you asked for beyond it takes another run."
+    own = is_of_slot(ended.run, request.slot)
+    return f"\n{_LEFT}." if own else f"\n{_LEFT}; slot {request.slot} comes next.\n"
 
 
 def _refuse_options_of_inference(context: click.Context) -> None:
@@ -102,23 +118,23 @@ def _refuse_options_of_inference(context: click.Context) -> None:
         raise UsageError(message, hint="leave it out, or infer: --mode infer")
 
 
-def _train(session: Session, job: type[Job], started: float, *, as_json: bool) -> int:
+def _train(session: Session, job: type[Job], *, as_json: bool) -> int:
     # Learning imports scipy and more of scikit-learn, which inference does not need.
     from mlbatch.training import train  # noqa: PLC0415
 
+    started = time.monotonic()
     trained = train(job, session.tools(at_work=True))
     seconds = time.monotonic() - started
-    _tell(
-        _training_facts(job, trained, seconds),
-        _training_text(job, trained, seconds),
-        as_json=as_json,
-    )
-    trained.require_promotion(job.name)
+    facts, text = _training_facts(job, trained, seconds), _training_text(job, trained, seconds)
+    try:
+        trained.require_promotion(job.name)
+    except GateRefused as refused:
+        # What was learnt is told nevertheless, in the same object.
+        tell(error_facts(refused) | facts, text, as_json=as_json)
+        show_error(refused)
+        return refused.exit_code
+    tell(facts, text, as_json=as_json)
     return ExitCode.DONE
-
-
-def _tell(facts: dict[str, object], text: str, *, as_json: bool) -> None:
-    click.echo(json.dumps(facts, ensure_ascii=False) if as_json else text)
 
 
 def _inference_facts(ended: Inference, seconds: float) -> dict[str, object]:
@@ -129,6 +145,7 @@ def _inference_facts(ended: Inference, seconds: float) -> dict[str, object]:
         "run": run.run_id,
         "job": run.new.job,
         "kind": str(run.new.kind),
+        "slot": None if run.new.slot == run.run_id else run.new.slot,
         "table": run.new.output_table,
         "model_version": run.new.model.version,
         "rows_read": totals.expected,
@@ -161,8 +178,7 @@ def _inference_text(ended: Inference, seconds: float) -> str:
     aside = "".join(f"\n{part}; try again: {_RETRY} {run.new.job}" for part in ended.parts_aside)
     head = f"{run.new.job} · {run.new.kind} · run {run.run_id} · model v{run.new.model.version}"
     done = f"Done in {seconds:.1f} s{_stages(ended.stage_seconds)}. Table: {run.new.output_table}"
-    left = "" if ended.plan.resume is None else f"\n{_LEFT}"
-    return f"{head}\n{counts}.{overlap}{aside}\n{done}{left}"
+    return f"{head}\n{counts}.{overlap}{aside}\n{done}"
 
 
 def _stages(seconds: dict[str, float]) -> str:
@@ -193,89 +209,4 @@ def _training_text(job: type[Job], trained: Trained, seconds: float) -> str:
     lines += [f"left out: {n:,} rows ({reason})" for reason, n in trained.left_out.items()]
     end = "it is the champion now" if trained.promoted else "NOT promoted"
     lines.append(f"Done in {seconds:.1f} s; {end}.")
-    return "\n".join(lines)
-
-
-def _model_text(facts: dict[str, Any]) -> str:
-    version, champion = facts["model_version"], facts["champion"]
-    if version is None:
-        return "none yet: train first"
-    role = "champion" if version == champion else f"as the table is; the champion is {champion}"
-    return f"version {version} ({role})"
-
-
-@click.command("plan")
-@click.argument("job")
-@_with_request
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
-@click.pass_obj
-def plan_command(profile: str | None, /, job: str, as_json: bool, **request: Any) -> int:  # noqa: ANN401, FBT001
-    """Show what `run JOB --mode infer` would do, and why. Writes nothing."""
-    session = Session.open(profile)
-    found = preview(session.job(job), Request(**request), session.tools())
-    # Other warehouses cut parts by bytes, which nobody knows before the unload.
-    part_rows = getattr(session.settings.warehouse, "part_rows", None)
-    facts = _preview_facts(job, found, part_rows)
-    text = _preview_text(facts, session.job(job), _typed(profile, job, request))
-    _tell(facts, text, as_json=as_json)
-    return ExitCode.DONE
-
-
-def _typed(profile: str | None, job: str, request: dict[str, Any]) -> str:
-    """The command that does what was previewed, with everything that was asked for."""
-    words = ["mlbatch", *(("--profile", profile) if profile else ()), "run", job, "--mode", "infer"]
-    for name, value in request.items():
-        option = f"--{name.replace('_', '-')}"
-        if value is True:
-            words.append(option)
-        elif value:
-            words += [option, value.isoformat() if isinstance(value, datetime) else str(value)]
-    return " ".join(words)
-
-
-def _preview_facts(job: str, found: Preview, part_rows: int | None) -> dict[str, object]:
-    plan, probe = found.plan, found.probe
-    rows = probe.rows if probe else None
-    seconds = rows / found.rows_per_second if rows is not None and found.rows_per_second else None
-    return {
-        "schema": "mlbatch.plan/1",
-        "job": job,
-        "kind": str(plan.kind),
-        "reason": plan.reason,
-        "window": str(plan.window),
-        "rows": rows,
-        "newer": probe.newer if probe else None,
-        "duplicates": probe.duplicates if probe else None,
-        "parts": None if rows is None or part_rows is None else -(-rows // part_rows),
-        "model_version": found.model.version if found.model else None,
-        "champion": found.champion,
-        "seconds": None if seconds is None else round(seconds, 1),
-        "nothing_to_do": plan.done is not None,
-        "resumes": plan.resume.run_id if plan.resume else None,
-    }
-
-
-def _preview_text(facts: dict[str, Any], job: type[Job], command: str) -> str:
-    lines = [f"{facts['job']} · {facts['kind']} · {facts['reason']}"]
-    if facts["nothing_to_do"]:
-        return f"{lines[0]}\nNothing to do."
-    if facts["resumes"]:
-        lines.append(f"Resume  run {facts['resumes']}: its window, model and parts are its own")
-    else:
-        lines.append(f"Read    {job.features.view.name}, {facts['window']}")
-        known_parts = facts["parts"] is not None
-        parts = f", about {counted(facts['parts'], 'part')}" if known_parts else ""
-        lines.append(f"        {counted(facts['rows'], 'row')}{parts}")
-        if facts["duplicates"]:
-            lines.append(f"        {facts['duplicates']:,} rows repeat a key; the newest is taken")
-    table = job.output.table
-    lines.append(f"Write   {table.name}, upsert by {', '.join(table.key)}")
-    lines.append(f"Model   {_model_text(facts)}")
-    known = facts["seconds"] is not None
-    lines.append(
-        f"Time    {facts['seconds']} s at the last run's pace"
-        if known
-        else "Time    unknown before the first run"
-    )
-    lines.append(f"\nNothing was written. Run it: {command}")
     return "\n".join(lines)

@@ -26,6 +26,7 @@ from botocore.exceptions import (
     ConnectionError as NoConnectionError,
 )
 
+from mlbatch.connectors.unreached import advice
 from mlbatch.errors import MlbatchError, RunFailed, SettingsError, TemporaryError
 
 CONNECT_SECONDS = 5
@@ -65,6 +66,8 @@ _TEMPORARY = frozenset(
 )
 _MOVED = (301, 307)
 _REGION = "x-amz-bucket-region"
+_AGAIN = "try again; nothing was lost"
+_PLACE = "the region in the settings, or the endpoint if one is set"
 _LOG_IN = "log in as the role that deploy/iam describes; `mlbatch doctor` checks each right"
 
 
@@ -130,7 +133,7 @@ def aws_errors(what: str) -> Iterator[None]:
         raise SettingsError(f"{what}: {error}", hint="set the region or AWS_PROFILE") from error
     except (NoConnectionError, HTTPClientError, OSError) as error:
         message = f"{what}: no answer: {_first_line(error)}"
-        raise TemporaryError(message, hint="try again; nothing was lost") from error
+        raise TemporaryError(message, hint=advice(error, _PLACE, _AGAIN)) from error
     except BotoCoreError as error:
         raise RunFailed(f"{what}: {_first_line(error)}") from error
 
@@ -152,7 +155,7 @@ def _refused(error: ClientError, what: str) -> MlbatchError:
         place = headers.get(_REGION, "another region")
         return SettingsError(said, hint=f"the bucket is in {place}: mend storage.region")
     if code in _TEMPORARY:
-        return TemporaryError(said, hint="try again; nothing was lost")
+        return TemporaryError(said, hint=_AGAIN)
     return RunFailed(said)
 
 

@@ -19,6 +19,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlbatch.connectors.unreached import advice, reason
 from mlbatch.errors import MlbatchError, ModelTampered, RunFailed, TemporaryError
 from mlbatch.tracking import CHAMPION, ModelVersion, TrainingRecord
 
@@ -195,11 +196,25 @@ def _translated(uri: str) -> Iterator[None]:
         raise _translate(error, uri) from error
     except OSError as error:
         message = f"MLflow at {uri}: {error}"
-        raise TemporaryError(message) from error
+        raise TemporaryError(message, hint=_advice(error, uri)) from error
 
 
 def _translate(error: Any, uri: str) -> MlbatchError:  # noqa: ANN401  imported lazily
     first = str(error).splitlines()[0]
     if error.error_code in ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED"):
-        return TemporaryError(f"MLflow at {uri} does not answer: {first}")
-    return RunFailed(f"MLflow at {uri} refuses: {first}")
+        # MLflow tells a screenful of a server that is not there, with the reason at its end.
+        why = reason(error) or first
+        return TemporaryError(f"MLflow at {uri} does not answer: {why}", hint=_advice(error, uri))
+    hint = f"look whether {_setting(uri)} names an MLflow server, and at that server's log"
+    return RunFailed(f"MLflow at {uri} refuses: {first}", hint=hint)
+
+
+def _advice(error: BaseException, uri: str) -> str:
+    again = "run again; nothing was lost"
+    if reason(error) is None:
+        return f"look at {_setting(uri)} and the server's log, and {again}"
+    return advice(error, _setting(uri), again)
+
+
+def _setting(uri: str) -> str:
+    return "tracking.path" if uri.startswith(_LOCAL) else "tracking.uri"

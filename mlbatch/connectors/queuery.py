@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 import stamina
 
 from mlbatch.connectors.polling import growing
+from mlbatch.connectors.unreached import advice
 from mlbatch.errors import (
     MlbatchError,
     RunFailed,
@@ -45,6 +46,7 @@ DOWNLOADS = 4
 TRIES = 5
 GROUP_ROWS = 5_000
 _UNKNOWN_ANSWERS = 10
+_AGAIN = "try again; nothing was lost"
 _EXPIRED = frozenset({400, 403})
 """S3 says 400 where the signer's own log-in has run out, 403 where the URL's time has."""
 Result = TypeVar("Result")
@@ -334,7 +336,8 @@ def _translated(endpoint: str) -> Iterator[None]:
         raise _by_status(error, endpoint) from error
     except httpx.TransportError as error:
         message = f"Queuery at {endpoint}: {type(error).__name__}: {error}"
-        raise TemporaryError(message, hint="try again; nothing was lost") from error
+        hint = advice(error, "warehouse.endpoint", _AGAIN)
+        raise TemporaryError(message, hint=hint) from error
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         message = f"Queuery at {endpoint} gives an answer that is not its protocol's: {error}"
         raise RunFailed(message) from error
@@ -343,5 +346,5 @@ def _translated(endpoint: str) -> Iterator[None]:
 def _by_status(error: httpx.HTTPStatusError, endpoint: str) -> MlbatchError:
     message = f"Queuery at {endpoint}: HTTP {error.response.status_code}"
     if error.response.status_code >= 500:  # noqa: PLR2004  the server's own fault
-        return TemporaryError(message, hint="try again; nothing was lost")
+        return TemporaryError(message, hint=_AGAIN)
     return RunFailed(message)

@@ -117,6 +117,8 @@ def test_training_refuses_what_only_inference_heeds(mlbatch, given, named):
 def test_a_job_s_life(mlbatch, project):
     assert "toy" in mlbatch("list").stdout
     assert "never run" in mlbatch("status").stdout
+    (never,) = json.loads(mlbatch("status", "--json").stdout)["jobs"]
+    assert (never["state"], never["run"], never["since"]) == (None, None, None)
     planned = mlbatch("plan", "toy").stdout
     assert "backfill" in planned
     assert "200 rows, about 1 part\n" in planned
@@ -139,7 +141,8 @@ def test_a_job_s_life(mlbatch, project):
     load(project, [note(3, "good again"), note(500)])
     plan = json.loads(mlbatch("plan", "toy", "--json").stdout)
     assert (plan["kind"], plan["newer"], plan["model_version"]) == ("delta", 1, 2)
-    assert plan["seconds"] is not None
+    assert plan["seconds"] >= plan["seconds_at_least"] > 0
+    assert "3 rows, about 1 part; 1 newer than the watermark\n" in mlbatch("plan", "toy").stdout
     delta = json.loads(mlbatch("run", "toy", "--mode", "infer", "--json").stdout)
     assert delta["rows_written"] == delta["rows_read"] == 3
     again = mlbatch("run", "toy", "--mode", "infer", "--slot", "2026-01-09").stdout
@@ -160,7 +163,7 @@ def test_a_job_s_life(mlbatch, project):
     assert "How sure the model is." in shown
     assert "Gate    f1_macro at least 0.50" in shown
     status = json.loads(mlbatch("status", "--json").stdout)
-    assert status["jobs"][0]["state"].startswith("done: ")
+    assert (status["schema"], status["jobs"][0]["state"]) == ("mlbatch.status/2", "done")
     assert "done: " in mlbatch("status").stdout
 
 
@@ -211,6 +214,9 @@ def test_a_table_comes_to_a_new_model_and_back(mlbatch, project, monkeypatch):
     assert "Nothing was dropped." in asked
     dropped = mlbatch("switch", "toy", "--drop-kept", "--yes").stdout
     assert dropped == "Dropped mood__g2.\n"
+    shown = mlbatch("show", "toy").stdout
+    assert "rolled_back" not in shown
+    assert "        1 generation dropped\n" in shown
     assert "Nothing to drop: mood alone" in mlbatch("switch", "toy", "--drop-kept").stdout
 
 
@@ -219,7 +225,9 @@ def test_a_table_comes_to_a_new_model_and_back(mlbatch, project, monkeypatch):
     [
         (("run", "tyo", "--mode", "infer"), "did you mean `toy`?"),
         (("run", "toy", "--mode", "fly"), "Invalid value for '--mode'"),
-        (("runn",), "No such command"),
+        (("runn",), "No such command 'runn'.\nhint: did you mean `run`?"),
+        (("run", "toy", "--profile", "tiny"), "hint: it stands before the command"),
+        (("show",), "hint: mlbatch list names the jobs"),
         (("run", "toy", "--mode", "infer", "--until", "tomorrow"), "is not an instant"),
         (("run", "toy", "--mode", "infer", "--until", "2026-01-01"), "no time zone"),
         (("run", "toy", "--mode", "infer", "--slot", "2999-01-01"), "in the future"),
@@ -228,6 +236,55 @@ def test_a_table_comes_to_a_new_model_and_back(mlbatch, project, monkeypatch):
 )
 def test_what_is_typed_wrongly_exits_2_and_says_how(mlbatch, arguments, said):
     assert said in mlbatch(*arguments, code=2).stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "said", "hinted"),
+    [
+        (
+            ("run", "tyo", "--mode", "infer"),
+            "UsageError",
+            "no job called `tyo`",
+            "did you mean `toy`?",
+        ),
+        (("run", "toy", "--mode", "fly"), "UsageError", "Invalid value for '--mode'", "--help"),
+        (("run", "toy", "--speed", "9"), "UsageError", "No such option", "--help"),
+        (("run", "toy", "--mode", "infer", "--slot", "2999-01-01"), "UsageError", "future", "day"),
+        (("plan", "tyo"), "UsageError", "tyo", "toy"),
+        (("switch", "toy"), "UsageError", "nothing to switch from", "mlbatch run toy"),
+        (("reconcile", "toy"), "UsageError", "there is no table mood yet", "mlbatch run toy"),
+    ],
+)
+def test_an_error_is_one_object_for_whoever_asked_for_json(
+    fresh, mlbatch_there, arguments, kind, said, hinted
+):
+    done = mlbatch_there(*arguments, "--json", code=2)
+    facts = json.loads(done.stdout)
+    assert (facts["schema"], facts["ok"]) == ("mlbatch.error/1", False)
+    assert (facts["error"], facts["exit_code"], facts["try_again"]) == (kind, 2, False)
+    assert said in facts["message"]
+    assert hinted in facts["hint"]
+    assert facts["message"] in done.stderr
+    assert mlbatch_there(*arguments, code=2).stdout == ""
+
+
+def test_a_faulty_declaration_is_told_with_its_place(fresh, mlbatch_there):
+    (fresh / "jobs/toy/job.py").write_text("x = 1 / 0\n")
+    facts = json.loads(mlbatch_there("plan", "toy", "--json", code=2).stdout)
+    assert facts["error"] == "DeclarationError"
+    assert facts["location"] == f"{fresh}/jobs/toy/job.py:1"
+
+
+@pytest.fixture
+def fresh(project, tmp_path):
+    """The project before its first run."""
+    left = shutil.ignore_patterns("outputs*", "mlflow*", "models", "artifacts")
+    return shutil.copytree(project, tmp_path / "fresh", ignore=left)
+
+
+@pytest.fixture
+def mlbatch_there(fresh, monkeypatch, capfd):
+    return type_in(fresh, monkeypatch, capfd)
 
 
 def test_a_faulty_job_is_listed_with_its_place(project, mlbatch):
@@ -255,9 +312,13 @@ def test_a_gate_that_refuses_exits_3(project, mlbatch):
     text = file.read_text()
     file.write_text(text.replace("at_least=0.5", "at_least=1.5"))
     refused = mlbatch("run", "toy", "--mode", "train", code=3)
-    file.write_text(text)
     assert "NOT promoted" in refused.stdout
     assert "was not promoted" in refused.stderr
+    told = json.loads(mlbatch("run", "toy", "--mode", "train", "--json", code=3).stdout)
+    file.write_text(text)
+    assert (told["schema"], told["ok"], told["promoted"]) == ("mlbatch.train/1", False, False)
+    assert (told["error"], told["exit_code"]) == ("GateRefused", 3)
+    assert "was not promoted" in told["message"]
 
 
 HEAVY = {

@@ -7,7 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import duckdb
 import pytest
@@ -84,20 +84,85 @@ def test_a_row_that_cannot_be_predicted_is_not_called_mended(served, mlbatch):
     assert (facts["missing"], facts["mended"], facts["rows_quarantined"]) == (1, False, 1)
 
 
-def test_a_run_that_was_left_says_that_it_is_not_the_one_asked_for(served, mlbatch):
+def test_what_was_left_is_finished_and_then_the_slot_that_was_asked_for(served, mlbatch):
     load(served, [note(902)])
     killed_at(served, "after_create", "run", "toy", "--mode", "infer")
-    told = mlbatch("run", "toy", "--mode", "infer", "--slot", "2026-01-09").stdout
-    assert "An earlier start had left this run" in told
-    facts = json.loads(
-        mlbatch("run", "toy", "--mode", "infer", "--slot", "20260109", "--json").stdout
-    )
-    assert (facts["resumed"], facts["nothing_to_do"]) == (False, False)
+    slot = ("toy", "--slot", "2026-01-09")
+    assert "Then    slot 2026-01-09, by the same command" in mlbatch("plan", *slot).stdout
+    told = mlbatch("run", *slot, "--mode", "infer").stdout
+    assert "An earlier start had left this run; slot 2026-01-09 comes next." in told
+    assert told.count("Table: mood") == 2
     # One day is one slot, however it is written.
-    facts = json.loads(
-        mlbatch("run", "toy", "--mode", "infer", "--slot", "2026-01-09", "--json").stdout
+    again = ("run", "toy", "--mode", "infer", "--slot", "20260109", "--json")
+    facts = json.loads(mlbatch(*again).stdout)
+    assert (facts["slot"], facts["nothing_to_do"], facts["resumed"]) == ("2026-01-09", True, False)
+    assert facts["finished_first"] == []
+
+
+def test_both_runs_are_told_to_machines_and_a_quarantine_in_either(served, mlbatch):
+    load(served, [note(903, "x" * 10_001)])
+    killed_at(served, "after_create", "run", "toy", "--mode", "infer", "--slot", "2026-01-08")
+    load(served, [note(903, "good and short"), note(904)])
+    slot = ("run", "toy", "--mode", "infer", "--slot", "2026-01-09", "--json")
+    facts = json.loads(mlbatch(*slot).stdout)
+    (before,) = facts["finished_first"]
+    assert (facts["slot"], facts["resumed"], facts["nothing_to_do"]) == ("2026-01-09", True, False)
+    assert (before["slot"], before["resumed"]) == ("2026-01-08", True)
+    assert before["run"] != facts["run"]
+
+
+def test_a_quarantine_of_what_was_left_is_not_forgotten(served, mlbatch):
+    load(served, [note(905, "x" * 10_001)])
+    killed_at(served, "after_adopt", "run", "toy", "--mode", "infer")
+    load(served, [note(905, "good and short")])
+    slot = ("run", "toy", "--mode", "infer", "--slot", "2026-01-09", "--json")
+    facts = json.loads(mlbatch(*slot, code=4).stdout)
+    assert (facts["finished_first"][0]["rows_quarantined"], facts["rows_quarantined"]) == (1, 0)
+
+
+def test_where_the_run_that_was_left_is_of_the_slot_nothing_comes_after_it(served, mlbatch):
+    load(served, [note(906)])
+    slot = ("run", "toy", "--mode", "infer", "--slot", "2026-01-09")
+    killed_at(served, "after_create", *slot)
+    told = mlbatch(*slot).stdout
+    assert told.endswith("An earlier start had left this run.\n")
+    assert told.count("Table: mood") == 1
+
+
+def test_what_was_given_up_for_a_slot_is_not_finished_first(served, mlbatch):
+    load(served, [note(907)])
+    killed_at(served, "after_create", "run", "toy", "--mode", "infer")
+    slot = ("run", "toy", "--mode", "infer", "--slot", "2026-01-09", "--supersede", "--json")
+    facts = json.loads(mlbatch(*slot).stdout)
+    assert (facts["slot"], facts["resumed"], facts["finished_first"]) == ("2026-01-09", False, [])
+
+
+def test_whoever_is_at_work_is_named_and_what_a_run_would_end_with(served, mlbatch):
+    load(served, [note(908)])
+    killed_at(served, "after_adopt", "run", "toy", "--mode", "infer")
+    assert "was left planned and is finished first" in mlbatch("plan", "toy").stdout
+    tools = connect(load_settings(served), print)
+    ledger, me = tools.sink.ledger(), str(tools.owner)
+    lease = ledger.acquire("mood", "toy", tools.owner, 7)
+    planned = mlbatch("plan", "toy").stdout
+    assert f"{me} works on run" in planned
+    assert f"Busy    {me} works on mood: a run now would exit 75" in planned
+    assert "When that is through: mlbatch run toy --mode infer" in planned
+    assert "was left" not in planned
+    code = served / "jobs/toy/job.py"
+    code.write_text(code.read_text() + "\n# changed meanwhile\n")
+    facts = json.loads(mlbatch("plan", "toy", "--json").stdout)
+    assert (facts["held_by"], facts["model_version"]) == (me, 1)
+    for command in (("run", "toy", "--mode", "infer"), ("reconcile", "toy")):
+        busy = json.loads(mlbatch(*command, "--json", code=75).stdout)
+        assert (busy["error"], busy["try_again"]) == ("Busy", True)
+        assert me in busy["message"]
+    assert me in mlbatch("retry", "toy", "--quarantined", code=75).stderr
+    ledger.release(lease, 8)
+    assert (
+        json.loads(mlbatch("plan", "toy", "--accept-code-change", "--json").stdout)["held_by"]
+        is None
     )
-    assert facts["nothing_to_do"] is True
 
 
 def test_the_plan_names_the_command_that_does_it(mlbatch):
@@ -129,11 +194,15 @@ def test_a_quarantined_row_is_tried_again_until_it_is_mended(served, mlbatch):
     unsaid = mlbatch("retry", "toy", code=2).stderr
     assert "hint: mlbatch retry toy --quarantined" in unsaid
     again = mlbatch("retry", "toy", "--quarantined", code=4).stdout
-    assert "1 rows tried again: 0 written, 1 still in quarantine." in again
+    assert "1 row tried again: 0 written, 1 still in quarantine." in again
+    facts = json.loads(mlbatch("retry", "toy", "--quarantined", "--json", code=4).stdout)
+    assert (facts["rows_read"], facts["rows_quarantined"], facts["nothing_to_do"]) == (1, 1, False)
     load(served, [note(950, "good and short")])
     mended = mlbatch("retry", "toy", "--quarantined").stdout
-    assert "1 rows tried again: 1 written, 0 still in quarantine." in mended
+    assert "1 row tried again: 1 written, 0 still in quarantine." in mended
     assert "set no row aside" in mlbatch("retry", "toy", "--quarantined").stdout
+    facts = json.loads(mlbatch("retry", "toy", "--quarantined", "--json").stdout)
+    assert (facts["nothing_to_do"], facts["run"]) == (True, None)
 
 
 def test_a_run_that_was_killed_is_told_by_every_command_and_finished_by_the_next(served, mlbatch):
@@ -186,6 +255,44 @@ def test_doctor_says_what_to_mend_first(served, mlbatch):
     assert "Mend what says NO, top first." in told
     (broken / "job.py").unlink()
     shutil.rmtree(broken)
+
+
+def test_doctor_tells_a_dead_warehouse_once(served, mlbatch):
+    (served / ".mlbatch/warehouse.duckdb").write_text("no database\n" * 999)
+    told = mlbatch("doctor", code=1).stdout
+    assert sum(line.startswith("NO ") for line in told.splitlines()) == 1
+    for name in ("clock", "unload", "job toy"):
+        assert f"--  {name:<24} not looked at: it needs the warehouse" in told
+    assert f"ok  {'ledger':<24} 1 runs, 0 unfinished" in told
+    assert "Mend what says NO, top first." in told
+
+
+def test_status_tells_machines_what_it_tells_people(served, mlbatch):
+    (job,) = json.loads(mlbatch("status", "--json").stdout)["jobs"]
+    assert (job["state"], job["kind"], job["slot"]) == ("done", "backfill", None)
+    assert (job["rows_expected"], job["rows_done"], job["rows_written"]) == (200, 200, 200)
+    assert (job["table"], job["generation"], job["model_version"]) == ("mood", "g1", 1)
+    assert job["since"] < job["finished_at"]
+    assert datetime.fromisoformat(job["watermark"]).tzinfo is not None
+    assert job["text"] == "done: 200 written, 0 quarantined"
+    load(served, [note(320)])
+    killed_at(served, "after_adopt", "run", "toy", "--mode", "infer", "--slot", "2026-01-09")
+    (job,) = json.loads(mlbatch("status", "--json").stdout)["jobs"]
+    assert (job["state"], job["slot"], job["rows_done"]) == ("planned", "2026-01-09", 0)
+    assert (job["finished_at"], job["held_by"], job["rows_expected"]) == (None, None, 3)
+    tools = connect(load_settings(served), print)
+    lease = tools.sink.ledger().acquire("mood", "toy", tools.owner, 7)
+    (job,) = json.loads(mlbatch("status", "--json").stdout)["jobs"]
+    assert (job["state"], job["held_by"]) == ("planned", str(tools.owner))
+    tools.sink.ledger().release(lease, 8)
+
+
+def test_status_names_the_jobs_that_it_cannot_tell_of(served, mlbatch):
+    (served / "jobs/broken").mkdir()
+    (served / "jobs/broken/job.py").write_text("x = 1 / 0\n")
+    told = mlbatch("status", "--json")
+    assert json.loads(told.stdout)["faulty_jobs"] == ["broken"]
+    assert "cannot be loaded: mlbatch list says why" in told.stderr
 
 
 def test_a_project_without_jobs_says_so(tmp_path):

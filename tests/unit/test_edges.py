@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import signal
 import subprocess
 import sys
@@ -19,13 +21,14 @@ from sqlalchemy.dialects import mysql, sqlite
 from sqlalchemy.schema import CreateTable
 from toy.job import Mood, Toy
 
-from mlbatch.cli.main import cli, main, show_error
+from mlbatch.cli.answer import show_error
+from mlbatch.cli.main import Terminated, cli, main
 from mlbatch.cli.session import Voice
 from mlbatch.connectors.database.liveness import is_surely_dead, this_process
 from mlbatch.connectors.database.tables import RUN, Instant, microseconds, output_table, storable
 from mlbatch.engine import PartOutcome, PartTask, WorkerDied
 from mlbatch.engines.local import LocalEngine
-from mlbatch.errors import DeclarationError, MlbatchError, RunFailed
+from mlbatch.errors import Busy, DeclarationError, MlbatchError, RunFailed
 from mlbatch.ledger import PartState
 from mlbatch.nurse import Nurse
 from mlbatch.scoring import cursor_in_utc
@@ -239,6 +242,32 @@ def test_an_interrupt_keeps_what_is_committed(monkeypatch, capsys):
         main()
     assert ended.value.code == 130
     assert "run again to go on" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("raised", "kind", "code"),
+    [
+        (KeyboardInterrupt(), "Interrupted", 130),
+        (Terminated(), "Terminated", 143),
+        (Busy("at work", hint="wait"), "Busy", 75),
+        (OSError(errno.ENOSPC, "no space"), "OutOfResources", 75),
+        (ZeroDivisionError("a defect"), "ZeroDivisionError", None),
+    ],
+)
+def test_whatever_ends_a_command_is_an_object_where_json_was_asked_for(
+    monkeypatch, capsys, raised, kind, code
+):
+    def ending(*_, **__):
+        raise raised
+
+    monkeypatch.setattr(cli, "main", ending)
+    monkeypatch.setattr(sys, "argv", ["mlbatch", "status", "--json"])
+    with pytest.raises(SystemExit if code else ZeroDivisionError) as ended:
+        main()
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["ok"], facts["error"], facts["exit_code"]) == (False, kind, code or 1)
+    assert facts["try_again"] == (code == 75)
+    assert code is None or ended.value.code == code
 
 
 def test_a_job_knows_what_it_reads():

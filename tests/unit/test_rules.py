@@ -30,7 +30,7 @@ from mlbatch.ledger import (
 )
 from mlbatch.planner import Facts, Repair, Request, check_slot, decide, spell
 from mlbatch.reconciliation import compare
-from mlbatch.reporting import counted, speed
+from mlbatch.reporting import counted, expected_seconds
 from mlbatch.window import Watermark
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -236,11 +236,29 @@ def test_a_slot_is_its_day_however_it_is_written(day):
         assert check_slot(written, day) == day.isoformat()
 
 
-def test_speed_is_the_last_finished_run_s():
-    done = a_run(2, RunState.DONE, seconds=4, rows=100)
-    assert speed((a_run(3, RunState.FAILED, seconds=1, rows=9), done)) == 25.0
-    assert speed((a_run(1, RunState.DONE, seconds=0, rows=5),)) == 50.0
-    assert speed((a_run(1, RunState.WRITING),)) is None
+def test_a_full_run_s_time_is_not_guessed_by_the_last_delta():
+    """A delta of few rows is all start-up; at its pace, a full run would seem to take for ever."""
+    delta = a_run(3, RunState.DONE, seconds=5, rows=20)
+    backfill = a_run(1, RunState.DONE, seconds=105, rows=100_020)
+    least, most = expected_seconds(100_020, (delta, backfill))
+    assert (least, most) == (105.0, 105.0)
+    assert expected_seconds(50_020, (delta, backfill)) == (55.0, 55.0)
+    assert expected_seconds(3, (delta, backfill)) == (5.0, 5.0)
+    assert expected_seconds(200_020, (delta, backfill)) == (205.0, 205.0)
+
+
+def test_after_one_run_nobody_knows_how_much_of_it_was_start_up():
+    only = (a_run(1, RunState.DONE, seconds=10, rows=1_000),)
+    assert expected_seconds(100, only) == (1.0, 10.0)
+    assert expected_seconds(2_000, only) == (20.0, 20.0)
+    assert expected_seconds(1, (a_run(1, RunState.DONE, seconds=4, rows=0),)) == (4.0, 4.0)
+    assert expected_seconds(9, (a_run(1, RunState.WRITING), a_run(2, RunState.FAILED))) is None
+
+
+def test_a_pause_before_a_resume_is_not_taken_for_work():
+    quick = a_run(1, RunState.DONE, seconds=10, rows=1_000)
+    over_the_weekend = a_run(2, RunState.DONE, seconds=200_000, rows=1_000)
+    assert expected_seconds(1_000, (over_the_weekend, quick)) == (10.0, 10.0)
 
 
 TIMES = st.integers(0, 3).map(lambda hours: datetime(2026, 1, 1, hours))

@@ -9,6 +9,7 @@ import pymysql
 from sqlalchemy.exc import DBAPIError
 
 from mlbatch.connectors.mysql.address import MysqlAddress
+from mlbatch.connectors.unreached import advice
 from mlbatch.errors import MlbatchError, RunFailed, SettingsError, TemporaryError
 
 LOCK_WAIT = 1205
@@ -45,7 +46,8 @@ _HINTS = {
     _TLS: "sink.ca must hold the certificate authority that signed the server's certificate",
     3159: "the server refuses connections without TLS: leave sink.tls at verify",
 }
-_RESUMES = "what was committed stays; run again, it goes on from there"
+_AGAIN = "run again, it goes on from there"
+_RESUMES = f"what was committed stays; {_AGAIN}"
 
 
 def number(error: BaseException) -> int:
@@ -84,7 +86,9 @@ def translate(error: BaseException, address: MysqlAddress, writing: str = "") ->
     if code in _HINTS:
         return SettingsError(f"MySQL at {address} refuses: {said}", hint=_HINTS[code])
     if is_passing(error):
-        return TemporaryError(f"MySQL at {address} does not answer: {said}", hint=_RESUMES)
+        away = code in UNREACHABLE
+        hint = advice(error, "sink.host and sink.port", _AGAIN) if away else _RESUMES
+        return TemporaryError(f"MySQL at {address} does not answer: {said}", hint=hint)
     if code in _FULL:
         wanted = f" for {writing}" if writing else ""
         hint = f"make room on the server; {_RESUMES}"

@@ -18,8 +18,11 @@ import redshift_connector
 
 from mlbatch.connectors.password import Password
 from mlbatch.connectors.redshift.transport import ARROW, out_of_time, refused, session_settings
+from mlbatch.connectors.unreached import advice, reason
 from mlbatch.errors import DeclarationError, MlbatchError, SettingsError, TemporaryError
 
+_PLACE = "warehouse.host and warehouse.port"
+_AGAIN = "try again; nothing was lost"
 CONNECT_SECONDS = 15
 SLACK_SECONDS = 30
 """The server ends a statement at its limit; the socket waits a little longer."""
@@ -72,7 +75,7 @@ class Wire:
             connection = redshift_connector.connect(**self._arguments())
         except TimeoutError as error:
             message = f"{self}: no answer within {CONNECT_SECONDS} s"
-            raise TemporaryError(message, hint="try again; nothing was lost") from error
+            raise TemporaryError(message, hint=advice(error, _PLACE, _AGAIN)) from error
         # The driver has one limit for both; a statement may take longer than a greeting.
         connection._usock.settimeout(self.statement_seconds + SLACK_SECONDS)  # noqa: SLF001
         try:
@@ -124,10 +127,15 @@ class Wire:
         if isinstance(told, dict) and "C" in told:
             return refused(str(told["C"]), str(told.get("M", "")), str(self))
         said = str(told).splitlines()[0] if str(told) else type(error).__name__
+        if "refuses SSL" in said:
+            hint = f"look whether {_PLACE} name a Redshift: every one of them speaks TLS"
+            return SettingsError(f"{self}: {said}", hint=hint)
         if "certificate" in said or "SSL" in said:
             hint = "warehouse.ca must hold the authority that signed the server's certificate"
             return SettingsError(f"{self}: {said}", hint=hint)
-        return TemporaryError(f"{self}: {said}", hint="try again; nothing was lost")
+        # Of a server that is not there the driver tells no more than "communication error".
+        why = f": {found}" if (found := reason(error)) else ""
+        return TemporaryError(f"{self}: {said}{why}", hint=advice(error, _PLACE, _AGAIN))
 
 
 _OIDS = {
