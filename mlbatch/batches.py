@@ -64,7 +64,7 @@ def read_part(
         for batch in rebatch(wanted, rows):
             conformed = conform(batch, schema, where=f"part {part.number} ({part.uri})")
             yield from _light(conformed)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         message = f"part {part.number} ({part.uri}) cannot be read: {error}"
         damaged = SnapshotError(message, hint="run again with --full to unload anew")
         # A machine that is short of memory or files says nothing about the part.

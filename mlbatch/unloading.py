@@ -85,7 +85,7 @@ def _look(
                 _pieces(parquet.metadata, Part(0, entry.uri, rows, entry.bytes, stored.etag))
             )
             schema = parquet.schema_arrow
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         message = f"{entry.uri} is not a Parquet file: {error}"
         damaged = SnapshotError(message, hint="run again with --full to unload anew")
         raise out_of_resources(error) or damaged from error

