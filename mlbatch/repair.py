@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mlbatch.batches import allowing_null, read_part
+from mlbatch.creation import fits
 from mlbatch.errors import GateRefused, UsageError
 from mlbatch.inference import Inference, infer
 from mlbatch.job import Job
@@ -31,7 +32,7 @@ from mlbatch.view import View
 from mlbatch.window import Window
 
 MAX_KEYS = 2_000
-"""More rows than this are not named one by one: the query would not fit a statement."""
+"""More rows than this are not named in one query, however short their keys are."""
 READ_ROWS = 20_000
 DELETE_SHARE = 0.01
 """A source that lost more of its rows at once was probably lost itself."""
@@ -73,7 +74,7 @@ def _mended(
     """Set ``found`` right; more vanished rows than one comparison names take several."""
     while found.wanting.count or found.gone.count:
         _check_deletes(job, found, limit)
-        for request in mending(found):
+        for request in mending(job, found):
             yield infer(job, request, tools)
         named = len(found.gone.first)
         if found.gone.count == named:
@@ -118,10 +119,10 @@ def retry(job: type[Job], tools: Tools) -> Inference | None:
         keys, others = tuple(dict.fromkeys((*keys, *wanting.first))), wanting.count
     if not keys:
         return None
-    if max(len(rows), len(keys), others) > MAX_KEYS:
+    repair = Repair(keys, (), f"{len(keys)} rows that run {done[0].run_id} set aside")
+    if max(len(rows), len(keys), others) > MAX_KEYS or not fits(job, repair):
         return infer(job, Request(full=True), tools)
-    reason = f"{len(keys)} rows that run {done[0].run_id} set aside"
-    return infer(job, Request(repair=Repair(keys, (), reason)), tools)
+    return infer(job, Request(repair=repair), tools)
 
 
 def _quiet_runs(job: type[Job], tools: Tools) -> tuple[Run, ...]:
@@ -196,7 +197,7 @@ def _check_deletes(job: type[Job], found: Differences, limit: int) -> None:
         raise UsageError(message, hint=hint)
 
 
-def mending(found: Differences) -> list[Request]:
+def mending(job: type[Job], found: Differences) -> list[Request]:
     """The runs that set right what was found. One that reads everything removes nothing."""
     counts = {
         "missing": found.missing,
@@ -205,11 +206,20 @@ def mending(found: Differences) -> list[Request]:
         "gone": found.gone,
     }
     told = ", ".join(f"{kind.count:,} {name}" for name, kind in counts.items() if kind.count)
-    wanting, gone, reason = found.wanting, found.gone.first, f"found by reconcile: {told}"
-    if wanting.count + len(gone) <= MAX_KEYS:
-        return [Request(repair=Repair(wanting.first, gone, reason))]
-    is_many = wanting.count > MAX_KEYS
-    first = Request(full=True) if is_many else Request(repair=Repair(wanting.first, (), reason))
-    pieces = [gone[start : start + MAX_KEYS] for start in range(0, len(gone), MAX_KEYS)]
-    removals = [Request(repair=Repair((), piece, reason)) for piece in pieces]
-    return [first, *removals] if wanting.count else removals
+    is_many = found.wanting.count > MAX_KEYS
+    wanting = () if is_many else found.wanting.first
+    repair = Repair(wanting, found.gone.first, f"found by reconcile: {told}")
+    named = pieces(job, repair) if repair.keys or repair.gone else []
+    return [Request(full=True)] * is_many + [Request(repair=piece) for piece in named]
+
+
+def pieces(job: type[Job], repair: Repair) -> list[Repair]:
+    """``repair`` in as few as can be told to a warehouse: no more than `MAX_KEYS`, and short enough."""
+    named = len(repair.keys) + len(repair.gone)
+    if named <= 1 or (named <= MAX_KEYS and fits(job, repair)):
+        return [repair]
+    half = (named + 1) // 2
+    rest = max(0, half - len(repair.keys))
+    first = Repair(repair.keys[:half], repair.gone[:rest], repair.reason)
+    second = Repair(repair.keys[half:], repair.gone[rest:], repair.reason)
+    return [*pieces(job, first), *pieces(job, second)]

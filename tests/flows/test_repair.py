@@ -16,7 +16,8 @@ from toy.model import Obedient
 from mlbatch import repair
 from mlbatch.connectors.duckdb import DuckdbWarehouse
 from mlbatch.connectors.mysql.sink import MysqlSink
-from mlbatch.errors import GateRefused, SnapshotError, UsageError
+from mlbatch.connectors.redshift.statements import UnloadOptions, unload
+from mlbatch.errors import DeclarationError, GateRefused, SnapshotError, UsageError
 from mlbatch.ledger import RunKind, RunState
 from mlbatch.reconciliation import compare
 from mlbatch.repair import reconcile, retry
@@ -196,7 +197,7 @@ def test_rows_that_any_of_the_runs_set_aside_are_told(harness, monkeypatch):
     delete_in_source(harness, 1, 2, 3, 4)
     harness.notes([note(900, "!nan", minutes=-9_000)])
     done = reconcile(Toy, harness.tools, max_deletes=4)
-    assert [run.totals.quarantined for run in done.runs] == [1, 0, 0]
+    assert [run.totals.quarantined for run in done.runs] == [1, 0]
 
 
 def test_a_dry_run_changes_nothing(harness):
@@ -255,6 +256,44 @@ def line(book, number, text, *, minutes=0):
 
 def lines(books, *rows):
     return books.given("lines", rows, key=("book", "number"), schema=LINES)
+
+
+LONG = [f"{n:03}" + "語" * 252 for n in range(150)]
+
+
+def test_keys_too_long_for_one_statement_are_mended_by_several_runs(tmp_path):
+    books = JobHarness(LineJob, tmp_path).given_model(Obedient())
+    lines(books, *[line(book, 1, "good") for book in LONG]).infer()
+    with books.tools.warehouse._connected() as connection:
+        connection.execute("DELETE FROM lines WHERE book < '100'")
+    lines(
+        books, *[line("late" + book[4:], n, "good", minutes=-9_000) for n, book in enumerate(LONG)]
+    )
+    done = reconcile(LineJob, books.tools, max_deletes=100)
+    assert len(done.runs) > 1
+    for run in done.runs:
+        assert unload(run.run.new.query, "s3://bucket/prefix/", UnloadOptions())
+    assert (sum(run.totals.written for run in done.runs), len(books.rows())) == (150, 200)
+    assert reconcile(LineJob, books.tools).run is None
+
+
+def test_many_short_keys_are_one_statement(harness):
+    harness.notes(notes(10)).infer()
+    gone = tuple((40_000_000 + n,) for n in range(2_000))
+    query = Toy.features.view.query.of_keys(
+        (), key=("note_id",), columns=["note_id", "text", "updated_at"], gone=gone
+    )
+    assert unload(query, "s3://bucket/prefix/", UnloadOptions())
+
+
+def test_a_query_that_no_warehouse_takes_leaves_no_run_to_resume(harness, monkeypatch):
+    harness.notes(notes(5))
+    with monkeypatch.context() as narrow:
+        narrow.setattr("mlbatch.creation.MAX_QUERY_BYTES", 50)
+        with pytest.raises(DeclarationError, match="a warehouse takes 50"):
+            harness.infer()
+    assert harness.tools.sink.ledger().runs("mood") == ()
+    assert harness.infer().totals.written == 5
 
 
 BOOKS = ["a/b", "a", "A", "a ", "%2F", "b" * 255, "日本/語", "c\\"]
