@@ -10,6 +10,7 @@ from mlbatch.errors import DeclarationError
 from mlbatch.job import Job, required_columns
 from mlbatch.ledger import Lease, ModelPin, NewRun, Run
 from mlbatch.planner import Facts, Plan, Repair
+from mlbatch.query import GONE
 from mlbatch.sql import MAX_QUERY_BYTES
 
 if TYPE_CHECKING:
@@ -123,13 +124,12 @@ def fits(job: type[Job], repair: Repair) -> bool:
 
 def _repairing(job: type[Job], repair: Repair, at: datetime) -> str:
     view = job.features.view
-    marks = {name: at for name in (view.cursor, view.tombstone) if name is not None}
     return view.query.of_keys(
         repair.keys,
         key=job.output.table.key,
-        columns=required_columns(job),
+        columns=required_columns(job, repairs=True),
         gone=repair.gone,
-        marks=marks,
+        marks={str(view.cursor): at, view.tombstone or GONE: at},
         zone=view.zone,
         newest_by=view.cursor,
     )

@@ -17,7 +17,7 @@ from mlbatch.keys import text
 from mlbatch.ledger import ModelPin
 from mlbatch.pinning import loader
 from mlbatch.planner import Repair, Request
-from mlbatch.reconciliation import Differences, Excuses, Found, Keys
+from mlbatch.reconciliation import Differences, Excuses, Keys
 from mlbatch.repair import compared, mending, pieces, read_beside
 from mlbatch.scoring import Scorer
 from mlbatch.table import OutputTable
@@ -71,8 +71,7 @@ def _wanting(job: type[Job], tools: Tools, generation: str, version: int) -> Dif
     mark = tools.sink.ledger().watermark(job.name, generation)
     late = mark.value.replace(tzinfo=None) if mark else None
     excuses = Excuses(late, tools.sink.ledger().keys_set_aside(job.output.table.name, generation))
-    found = compared(job, tools, standing(job, generation), version, excuses)
-    return found if job.features.view.tombstone else replace(found, gone=Found())
+    return compared(job, tools, standing(job, generation), version, excuses)
 
 
 def inspect(

@@ -32,7 +32,8 @@ from mlbatch.window import Window
 NullCursor = Literal["always", "never"]
 _BEGINNING = datetime(1, 1, 1)  # noqa: DTZ001  a literal of the cursor's own zone
 _END = datetime(9999, 12, 31)  # noqa: DTZ001
-_GONE = "mlbatch_gone"
+GONE = "mlbatch_gone"
+"""Column by which a repair's query marks tombstones, where the view has no column of its own for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +126,7 @@ class FeatureQuery:
 
         A key of ``gone`` that has a row after all gives that row: since it was missed, it may have
         come back and been predicted. ``marks`` gives the cursor and tombstone columns of tombstones
-        their instant, which is written in ``zone``.
+        their instant, which is written in ``zone``; `GONE` may be one of ``columns``.
         """
         named = self._named(keys, gone, key)
         same = [exp.EQ(this=_column(k), expression=exp.column(_quoted(k), "g")) for k in key]
@@ -134,7 +135,7 @@ class FeatureQuery:
             exp.select(*[_or_tombstone(name, key, known) for name in columns])
             .from_(named.subquery("g"))
             .join(self._source(Window()), on=exp.and_(*same), join_type="left")
-            .where(exp.or_(_is_there(key), exp.column(_quoted(_GONE), "g").eq(1)))
+            .where(exp.or_(_is_there(key), exp.column(_quoted(GONE), "g").eq(1)))
         )
         if newest_by is not None:
             chosen = _newest(chosen, key, newest_by)
@@ -149,7 +150,7 @@ class FeatureQuery:
         """A table of ``keys`` and ``gone``, in the fewest bytes that every warehouse reads."""
         first = exp.select(*[_column(name) for name in key]).from_(self._source(Window()))
         # The branch without rows gives the columns their names and types.
-        first = first.select(exp.alias_(exp.Literal.number(0), _GONE, quoted=True))
+        first = first.select(exp.alias_(exp.Literal.number(0), GONE, quoted=True))
         marked = dict.fromkeys(keys, 0) | dict.fromkeys(gone, 1)
         rows = [
             exp.select(*[_literal(value) for value in values], exp.Literal.number(mark))
@@ -258,6 +259,7 @@ def _or_tombstone(name: str, key: tuple[str, ...], marks: Mapping[str, datetime]
     if name in key:
         value = exp.Coalesce(this=value, expressions=[exp.column(_quoted(name), "g")])
     elif name in marks:
+        value = exp.null() if name == GONE else value
         value = exp.Case().when(_is_there(key), value).else_(naive_timestamp(marks[name]))
     else:
         return value

@@ -22,7 +22,7 @@ from mlbatch.keys import parsed
 from mlbatch.ledger import ModelPin, Run, RunState, served
 from mlbatch.planner import Repair, Request
 from mlbatch.quarantine import UNREADABLE
-from mlbatch.reconciliation import Differences, Excuses, compare_all
+from mlbatch.reconciliation import Differences, Excuses, Found, compare_all
 from mlbatch.scoring import cursor_in_utc
 from mlbatch.snapshot import Snapshot
 from mlbatch.table import OutputTable
@@ -58,7 +58,7 @@ def reconcile(
     """Compare source and table by key, then predict again what is missing, stale or outdated.
 
     Predictions whose row vanished from the source are removed, if they are no more than
-    ``max_deletes`` (one in a hundred rows by default); else GateRefused, and nothing is changed.
+    ``max_deletes`` (one in a hundred rows by default); else GateRefused, and none is removed.
     """
     model = served(_quiet_runs(job, tools))
     found = _compared(job, tools, model)
@@ -73,9 +73,13 @@ def _mended(
 ) -> Iterator[Inference]:
     """Set ``found`` right; more vanished rows than one comparison names take several."""
     while found.wanting.count or found.gone.count:
-        _check_deletes(job, found, limit)
-        for request in mending(job, found):
+        refused = _refusal(found, limit)
+        # What the source has is right however much it lost.
+        allowed = replace(found, gone=Found()) if refused else found
+        for request in mending(job, allowed):
             yield infer(job, request, tools)
+        if refused:
+            raise refused
         named = len(found.gone.first)
         if found.gone.count == named:
             return
@@ -184,17 +188,14 @@ def _read_once(
                 yield from read_part(file, part, schema, batch_rows=READ_ROWS)
 
 
-def _check_deletes(job: type[Job], found: Differences, limit: int) -> None:
+def _refusal(found: Differences, limit: int) -> GateRefused | None:
     if found.gone.count > limit:
         message = (
             f"{found.gone.count:,} of {found.table_rows:,} predictions have no row in the source, "
             f"more than {limit:,} may be removed at once"
         )
-        raise GateRefused(message, hint="look at the source; --max-deletes N allows more")
-    if found.gone.count and job.features.view.tombstone is None:
-        message = f"{found.gone.count:,} predictions have no row in the source any more"
-        hint = f"{job.features.view.name} declares no tombstone column to remove them by"
-        raise UsageError(message, hint=hint)
+        return GateRefused(message, hint="look at the source; --max-deletes N allows more")
+    return None
 
 
 def mending(job: type[Job], found: Differences) -> list[Request]:
