@@ -8,16 +8,19 @@ from datetime import datetime, timedelta
 
 import pyarrow as pa
 import pytest
+from bad_inputs import QUARANTINED, bad_input
 from toy.harness import note, notes
 from toy.job import Toy
 from toy.lines import LINES, LineJob
 from toy.model import Obedient
+from toy.things import job_of, things_of
 
 from mlbatch import repair
 from mlbatch.connectors.duckdb import DuckdbWarehouse
 from mlbatch.connectors.mysql.sink import MysqlSink
 from mlbatch.connectors.redshift.statements import UnloadOptions, unload
 from mlbatch.errors import DeclarationError, GateRefused, SnapshotError, UsageError
+from mlbatch.job import Limits
 from mlbatch.ledger import RunKind, RunState
 from mlbatch.reconciliation import compare
 from mlbatch.repair import reconcile, retry
@@ -248,6 +251,22 @@ def books(request, tmp_path):
     return JobHarness(LineJob, tmp_path, part_rows=3, sink=sink).given_model(Obedient())
 
 
+@pytest.fixture(params=["sqlite", "mysql"])
+def remarks(request, tmp_path):
+    """Rows with a text beside the key, which goes through to the table."""
+    sink = None
+    if request.param == "mysql":
+        sink = MysqlSink(request.getfixturevalue("mysql_address"))
+    job = job_of(int, ("thing",))
+    job.limits = Limits(text_characters=100_000)
+    return JobHarness(job, tmp_path, sink=sink).given_model(Obedient())
+
+
+def thing(number, place):
+    row = {"thing": number, "place": place, "text": "good", "label": "good", "deleted_at": None}
+    return row | {"updated_at": datetime(2026, 1, 1)}
+
+
 def line(book, number, text, *, minutes=0):
     at = datetime(2026, 1, 1) + timedelta(minutes=minutes)
     row = {"book": book, "number": number, "text": text, "label": "good", "deleted_at": None}
@@ -310,6 +329,33 @@ def test_keys_of_several_columns_and_of_any_text_are_mended(books, mend):
     assert (run.run.new.kind, run.totals.written) == (RunKind.REPAIR, len(BOOKS))
     told = {(row["number"], row["book"]): row["label"] for row in books.rows()}
     assert told == dict.fromkeys(enumerate(BOOKS), "bad") | {(9, "z"): "good"}
+
+
+@bad_input(82, outcome=QUARANTINED, says="too_long")
+def test_82_a_text_longer_than_its_key_is_set_aside_on_every_database(books):
+    long = ["語" * 256, "語" * 255, "b" * 70_000]
+    lines(books, *[line(book, n, "good") for n, book in enumerate(long)])
+    totals = books.infer().totals
+    assert (totals.written, totals.quarantined) == (1, 2)
+    assert [row["book"] for row in books.rows()] == ["語" * 255]
+    (told, _) = books.tools.sink.ledger().quarantined(
+        books.tools.sink.ledger().runs("line_mood")[0].run_id, 2
+    )
+    assert (told.reason, told.detail) == ("too_long", "book has more than 255 characters")
+
+
+@bad_input(82, outcome=QUARANTINED, says="too_long")
+def test_82_a_text_longer_than_a_text_column_is_set_aside_on_every_database(remarks):
+    long = ["語" * 21_845, "語" * 21_846, "c" * 65_535, "c" * 65_536]
+    remarks.given(
+        "things",
+        [thing(n, text) for n, text in enumerate(long)],
+        key="thing",
+        schema=things_of(int),
+    )
+    totals = remarks.infer().totals
+    assert (totals.written, totals.quarantined) == (2, 2)
+    assert [row["place"] for row in remarks.rows()] == ["語" * 21_845, "c" * 65_535]
 
 
 def test_nothing_to_retry(harness):
