@@ -356,6 +356,11 @@ def test_82_a_text_longer_than_a_text_column_is_set_aside_on_every_database(rema
     totals = remarks.infer().totals
     assert (totals.written, totals.quarantined) == (2, 2)
     assert [row["place"] for row in remarks.rows()] == ["語" * 21_845, "c" * 65_535]
+    ledger = remarks.tools.sink.ledger()
+    told = ledger.quarantined(ledger.runs("thing_mood")[0].run_id, 2)
+    assert {(row.reason, row.detail) for row in told} == {
+        ("too_long", "place has more than 65,535 bytes")
+    }
 
 
 def test_nothing_to_retry(harness):
