@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from mlbatch.errors import DeclarationError
 from mlbatch.job import Job, required_columns
 from mlbatch.ledger import Lease, ModelPin, NewRun, Run
 from mlbatch.planner import Facts, Plan, Repair
+from mlbatch.query import GONE
+from mlbatch.sql import MAX_QUERY_BYTES
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from mlbatch.tools import Tools
 
 
@@ -29,7 +31,11 @@ class Probe:
 def create_run(
     job: type[Job], plan: Plan, facts: Facts, lease: Lease, tools: Tools, pin: ModelPin
 ) -> tuple[Run, Probe]:
-    """Count and pin what ``plan`` asks for, and insert the run under ``lease``."""
+    """Count and pin what ``plan`` asks for, and insert the run under ``lease``.
+
+    DeclarationError, and no run, where its query is longer than a warehouse takes: whoever resumed
+    the run would come to the same end.
+    """
     probe = count_window(job, plan, facts, tools)
     new = _new_run(job, plan, pin, probe, facts, lease, tools)
     return tools.sink.ledger().create(lease, new), probe
@@ -89,8 +95,8 @@ def _new_run(
 def _query(job: type[Job], plan: Plan, probe: Probe) -> str:
     view = job.features.view
     if plan.repair is not None:
-        return _repairing(job, plan.repair, plan.watermark_high)
-    return view.query.windowed(
+        return _checked(job, _repairing(job, plan.repair, plan.watermark_high))
+    windowed = view.query.windowed(
         plan.window,
         cursor=view.cursor,
         zone=view.zone,
@@ -98,17 +104,32 @@ def _query(job: type[Job], plan: Plan, probe: Probe) -> str:
         null_cursor=view.null_cursor,
         newest_of=view.key if probe.duplicates else None,
     )
+    return _checked(job, windowed)
+
+
+def _checked(job: type[Job], select: str) -> str:
+    size = len(select.encode())
+    if size > MAX_QUERY_BYTES:
+        message = f"the query of the run has {size:,} bytes, a warehouse takes {MAX_QUERY_BYTES:,}"
+        hint = "move a part of the view's SELECT into a view of the warehouse"
+        raise DeclarationError(message, hint=hint, file=job.features.view.query.file)
+    return select
+
+
+def fits(job: type[Job], repair: Repair) -> bool:
+    """Whether a run may name all the rows of ``repair`` in its query."""
+    any_time = datetime(2000, 1, 1, tzinfo=UTC)
+    return len(_repairing(job, repair, any_time).encode()) <= MAX_QUERY_BYTES
 
 
 def _repairing(job: type[Job], repair: Repair, at: datetime) -> str:
     view = job.features.view
-    marks = {name: at for name in (view.cursor, view.tombstone) if name is not None}
     return view.query.of_keys(
         repair.keys,
         key=job.output.table.key,
-        columns=required_columns(job),
+        columns=required_columns(job, repairs=True),
         gone=repair.gone,
-        marks=marks,
+        marks={str(view.cursor): at, view.tombstone or GONE: at},
         zone=view.zone,
         newest_by=view.cursor,
     )

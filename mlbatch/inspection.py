@@ -17,8 +17,8 @@ from mlbatch.keys import text
 from mlbatch.ledger import ModelPin
 from mlbatch.pinning import loader
 from mlbatch.planner import Repair, Request
-from mlbatch.reconciliation import Differences, Excuses, Found, Keys
-from mlbatch.repair import compared, mending, nameable, read_beside
+from mlbatch.reconciliation import Differences, Excuses, Keys
+from mlbatch.repair import compared, mending, nameable, pieces, read_beside
 from mlbatch.scoring import Scorer
 from mlbatch.table import OutputTable
 from mlbatch.tools import Tools
@@ -58,7 +58,7 @@ def complete(job: type[Job], tools: Tools, generation: str, pin: ModelPin) -> in
             return found.set_aside
         told = f"{found.wanting.count} rows wanting, {found.gone.count} surplus"
         tools.notify("verify", f"{generation}: {told}; they are predicted again")
-        for request in mending(found):
+        for request in mending(job, found):
             infer(job, request, tools, model=str(pin.version), generation=generation)
     message = (
         f"{standing(job, generation).name} lacks rows however often they are predicted: {told}"
@@ -71,8 +71,7 @@ def _wanting(job: type[Job], tools: Tools, generation: str, version: int) -> Dif
     mark = tools.sink.ledger().watermark(job.name, generation)
     late = mark.value.replace(tzinfo=None) if mark else None
     excuses = Excuses(late, tools.sink.ledger().keys_set_aside(job.output.table.name, generation))
-    found = compared(job, tools, standing(job, generation), version, excuses)
-    return found if job.features.view.tombstone else replace(found, gone=Found())
+    return compared(job, tools, standing(job, generation), version, excuses)
 
 
 def inspect(
@@ -86,8 +85,9 @@ def inspect(
         # Their source may have changed without its time, which no delta sees. It is not the model
         # if they stay as they are predicted now.
         reason = f"{len(unequal)} rows that came out otherwise, predicted once more"
-        request = Request(repair=Repair(unequal, (), reason))
-        infer(job, request, tools, model=str(pin.version), generation=generation)
+        for piece in pieces(job, Repair(unequal, (), reason)):
+            request = Request(repair=piece)
+            infer(job, request, tools, model=str(pin.version), generation=generation)
         rows, sample, apart = _looked_over(job, tools, table)
         rescored, unequal = _rescore(job, tools, sample, pin)
     if unequal:
@@ -172,16 +172,27 @@ def _sample(rows: pa.Table) -> pa.Table:
 
 def _predicted(job: type[Job], tools: Tools, sample: pa.Table, pin: ModelPin) -> pa.Table:
     """The rows of ``sample``, read and predicted beside any run: nothing is written."""
-    view, table = job.features.view, job.output.table
+    table = job.output.table
     told = sample.select(list(table.key)).to_pylist()
     keys = tuple(filter(nameable, (tuple(row[n] for n in table.key) for row in told)))
     if not keys:
         return sample
-    query = view.query.of_keys(
-        keys, key=table.key, columns=required_columns(job), zone=view.zone, newest_by=view.cursor
-    )
     schema = allowing_null(required_schema(job))
     scorer = Scorer(job, loader(job, pin, tools)(), pin, run_no=0)
-    batches = read_beside(job, tools, query, schema, purpose="_inspect")
-    scored = [scorer.score(batch, 0, 0).upserts for batch in batches]
+    scored = [
+        scorer.score(batch, 0, 0).upserts
+        for piece in pieces(job, Repair(keys, (), "looked over"))
+        for batch in read_beside(job, tools, _select(job, piece), schema, purpose="_inspect")
+    ]
     return pa.Table.from_batches(scored, scored[0].schema) if scored else sample.slice(0, 0)
+
+
+def _select(job: type[Job], named: Repair) -> str:
+    view = job.features.view
+    return view.query.of_keys(
+        named.keys,
+        key=job.output.table.key,
+        columns=required_columns(job),
+        zone=view.zone,
+        newest_by=view.cursor,
+    )

@@ -29,6 +29,7 @@ import pyarrow as pa
 from mlbatch.declaration import Place, description_of
 from mlbatch.errors import DeclarationError
 from mlbatch.gates import Gate, metric_names
+from mlbatch.query import GONE
 from mlbatch.table import Output
 from mlbatch.view import FeatureView
 
@@ -253,17 +254,23 @@ def check_one_writer(jobs: dict[str, type[Job]]) -> dict[str, DeclarationError]:
     }
 
 
-def required_columns(job: type[Job]) -> tuple[str, ...]:
-    """The columns of the feature view that inference reads, in the view's order."""
+def required_columns(job: type[Job], *, repairs: bool = False) -> tuple[str, ...]:
+    """The columns of the feature view that inference reads, in the view's order.
+
+    A run that ``repairs`` is told which rows are gone; `GONE` says it where the view has no tombstone.
+    """
     view, table = job.features.view, job.output.table
     wanted = {*job.inputs, *table.passed_through, *view.key, view.cursor, view.tombstone}
-    return tuple(column.name for column in view.columns if column.name in wanted)
+    names = tuple(column.name for column in view.columns if column.name in wanted)
+    return (*names, GONE) if repairs and view.tombstone is None else names
 
 
-def required_schema(job: type[Job]) -> pa.Schema:
+def required_schema(job: type[Job], *, repairs: bool = False) -> pa.Schema:
     """Arrow schema of `required_columns`."""
     view = job.features.view
-    return pa.schema([view.column(name).field for name in required_columns(job)])
+    known = {column.name: column.field for column in view.columns}
+    mark = pa.field(GONE, pa.timestamp("us"))
+    return pa.schema([known.get(name, mark) for name in required_columns(job, repairs=repairs)])
 
 
 _NO_COLUMN = re.compile(

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mlbatch.table import TEXT_BYTES
 from mlbatch.window import EARLIEST, LATEST
 
 if TYPE_CHECKING:
@@ -96,7 +97,10 @@ def judge_output(rows: pa.RecordBatch, table: OutputTable) -> Faults:
     """Rows whose values break the contract of the output's declaration."""
     faults: Faults = {}
     for column in table.columns:
-        _judge_column(faults, column, rows.column(column.name))
+        values = rows.column(column.name)
+        _judge_column(faults, column, values)
+        if pa.types.is_string(column.type):
+            _judge_length(faults, column.name, values, table.characters(column))
     return faults
 
 
@@ -117,11 +121,15 @@ def _judge_column(faults: Faults, column: Column, values: pa.Array) -> None:
         if bound is not None:
             fault = Fault("out_of_range", f"{name} is {word} {bound:g}")
             _add(faults, outside(values, bound), fault)
-    if column.max_length is not None:
-        long = pc.greater(pc.utf8_length(values), column.max_length)
-        _add(
-            faults, long, Fault("too_long", f"{name} has more than {column.max_length} characters")
-        )
+
+
+def _judge_length(faults: Faults, name: str, values: pa.Array, characters: int | None) -> None:
+    if characters is None:
+        long = pc.greater(pc.binary_length(values), TEXT_BYTES)
+        _add(faults, long, Fault("too_long", f"{name} has more than {TEXT_BYTES:,} bytes"))
+    else:
+        long = pc.greater(pc.utf8_length(values), characters)
+        _add(faults, long, Fault("too_long", f"{name} has more than {characters} characters"))
 
 
 def judge_duplicates(batch: pa.RecordBatch, key: Sequence[str], cursor: str) -> np.ndarray:

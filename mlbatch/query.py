@@ -32,6 +32,8 @@ from mlbatch.window import Window
 NullCursor = Literal["always", "never"]
 _BEGINNING = datetime(1, 1, 1)  # noqa: DTZ001  a literal of the cursor's own zone
 _END = datetime(9999, 12, 31)  # noqa: DTZ001
+GONE = "mlbatch_gone"
+"""Column by which a repair's query marks tombstones, where the view has no column of its own for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,24 +126,38 @@ class FeatureQuery:
 
         A key of ``gone`` that has a row after all gives that row: since it was missed, it may have
         come back and been predicted. ``marks`` gives the cursor and tombstone columns of tombstones
-        their instant, which is written in ``zone``.
+        their instant, which is written in ``zone``; `GONE` may be one of ``columns``.
         """
-        source = self._source(Window())
-        everyone = exp.select(*[_column(name) for name in columns]).from_(source)
-        chosen = everyone.where(_one_of((*keys, *gone), key))
+        named = self._named(keys, gone, key)
+        same = [exp.EQ(this=_column(k), expression=exp.column(_quoted(k), "g")) for k in key]
+        known = {name: _in_zone(at, zone) for name, at in (marks or {}).items()}
+        chosen = (
+            exp.select(*[_or_tombstone(name, key, known) for name in columns])
+            .from_(named.subquery("g"))
+            .join(self._source(Window()), on=exp.and_(*same), join_type="left")
+            .where(exp.or_(_is_there(key), exp.column(_quoted(GONE), "g").eq(1)))
+        )
         if newest_by is not None:
             chosen = _newest(chosen, key, newest_by)
-        if not gone:
-            return render(chosen)
-        known = {name: _in_zone(at, zone) for name, at in (marks or {}).items()}
-        # The branch without rows comes first, and gives the columns their types.
-        branches = [everyone.where(exp.false())]
-        branches += [_tombstone(values, key, columns, known) for values in gone]
-        told = "\nUNION ALL\n".join(render(branch) for branch in branches)
-        same = [exp.EQ(this=_column(k), expression=exp.column(_quoted(k), "g")) for k in key]
-        there = exp.select("1").from_(source).where(exp.and_(*same))
-        absent = render(exp.not_(exp.Exists(this=there)))
-        return f"{render(chosen)}\nUNION ALL\nSELECT g.* FROM (\n{told}\n) AS g WHERE {absent}"
+        return render(chosen)
+
+    def _named(
+        self,
+        keys: Sequence[tuple[object, ...]],
+        gone: Sequence[tuple[object, ...]],
+        key: tuple[str, ...],
+    ) -> exp.Query:
+        """A table of ``keys`` and ``gone``, in the fewest bytes that every warehouse reads."""
+        first = exp.select(*[_column(name) for name in key]).from_(self._source(Window()))
+        # The branch without rows gives the columns their names and types.
+        first = first.select(exp.alias_(exp.Literal.number(0), GONE, quoted=True))
+        marked = dict.fromkeys(keys, 0) | dict.fromkeys(gone, 1)
+        rows = [
+            exp.select(*[_literal(value) for value in values], exp.Literal.number(mark))
+            for values, mark in marked.items()
+        ]
+        first = first.where(exp.false())
+        return exp.union(first, *rows, distinct=False, copy=False) if rows else first
 
     def probe(
         self,
@@ -232,36 +248,22 @@ def _literal(value: object) -> exp.Expr:
     return naive_timestamp(value) if isinstance(value, datetime) else literal(value)
 
 
-def _one_of(keys: Sequence[tuple[object, ...]], key: tuple[str, ...]) -> exp.Expr:
-    if not keys:
-        return exp.false()
-    if len(key) == 1:
-        return _column(key[0]).isin(*[_literal(values[0]) for values in keys])
-    return exp.or_(
-        *[
-            exp.and_(
-                *[
-                    exp.EQ(this=_column(name), expression=_literal(value))
-                    for name, value in zip(key, values, strict=True)
-                ]
-            )
-            for values in keys
-        ]
-    )
+def _is_there(key: tuple[str, ...]) -> exp.Expr:
+    """Whether a left join found a row: where it did, every column of the key has a value."""
+    return _column(key[0]).is_(exp.null()).not_()
 
 
-def _tombstone(
-    values: tuple[object, ...],
-    key: tuple[str, ...],
-    columns: Sequence[str],
-    marks: Mapping[str, datetime],
-) -> exp.Select:
-    known: dict[str, exp.Expr] = {
-        name: _literal(value) for name, value in zip(key, values, strict=True)
-    }
-    known |= {name: naive_timestamp(at) for name, at in marks.items() if name in columns}
-    items = [exp.alias_(known.get(name, exp.null()), name, quoted=True) for name in columns]
-    return exp.select(*items)
+def _or_tombstone(name: str, key: tuple[str, ...], marks: Mapping[str, datetime]) -> exp.Expr:
+    """The column of the row, or what stands there where the named key has no row."""
+    value: exp.Expr = _column(name)
+    if name in key:
+        value = exp.Coalesce(this=value, expressions=[exp.column(_quoted(name), "g")])
+    elif name in marks:
+        value = exp.null() if name == GONE else value
+        value = exp.Case().when(_is_there(key), value).else_(naive_timestamp(marks[name]))
+    else:
+        return value
+    return exp.alias_(value, name, quoted=True)
 
 
 def _newest(chosen: exp.Select, key: tuple[str, ...], cursor: str | None) -> exp.Select:

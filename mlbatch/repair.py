@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mlbatch.batches import allowing_null, read_part
+from mlbatch.creation import fits
 from mlbatch.errors import Busy, GateRefused, UsageError
 from mlbatch.inference import Inference, infer
 from mlbatch.job import Job
@@ -21,7 +22,7 @@ from mlbatch.keys import parsed
 from mlbatch.ledger import ModelPin, Run, RunState, served
 from mlbatch.planner import Repair, Request
 from mlbatch.quarantine import UNREADABLE
-from mlbatch.reconciliation import Differences, Excuses, compare_all
+from mlbatch.reconciliation import Differences, Excuses, Found, compare_all
 from mlbatch.scoring import cursor_in_utc
 from mlbatch.snapshot import Snapshot
 from mlbatch.table import OutputTable
@@ -31,7 +32,7 @@ from mlbatch.view import View
 from mlbatch.window import Window
 
 MAX_KEYS = 2_000
-"""More rows than this are not named one by one: the query would not fit a statement."""
+"""More rows than this are not named in one query, however short their keys are."""
 READ_ROWS = 20_000
 DELETE_SHARE = 0.01
 """A source that lost more of its rows at once was probably lost itself."""
@@ -57,7 +58,7 @@ def reconcile(
     """Compare source and table by key, then predict again what is missing, stale or outdated.
 
     Predictions whose row vanished from the source are removed, if they are no more than
-    ``max_deletes`` (one in a hundred rows by default); else GateRefused, and nothing is changed.
+    ``max_deletes`` (one in a hundred rows by default); else GateRefused, and none is removed.
     Raises UsageError where there is no table yet, or a run of it was left; Busy where one is going on.
     """
     model = served(_quiet_runs(job, tools))
@@ -76,9 +77,13 @@ def _mended(
 ) -> Iterator[Inference]:
     """Set ``found`` right; more vanished rows than one comparison names take several."""
     while found.wanting.count or found.gone.count:
-        _check_deletes(job, found, limit)
-        for request in mending(found):
+        refused = _refusal(found, limit)
+        # What the source has is right however much it lost.
+        allowed = replace(found, gone=Found()) if refused else found
+        for request in mending(job, allowed):
             yield infer(job, request, tools)
+        if refused:
+            raise refused
         named = len(found.gone.first)
         if found.gone.count == named:
             return
@@ -122,10 +127,11 @@ def retry(job: type[Job], tools: Tools) -> Inference | None:
         keys, others = tuple(dict.fromkeys((*keys, *wanting.first))), wanting.count
     if not keys:
         return None
-    if max(len(rows), len(keys), others) > MAX_KEYS or not all(map(nameable, keys)):
+    repair = Repair(keys, (), f"{len(keys)} rows that run {done[0].run_id} set aside")
+    is_many = max(len(rows), len(keys), others) > MAX_KEYS or not all(map(nameable, keys))
+    if is_many or not fits(job, repair):
         return infer(job, Request(full=True), tools)
-    reason = f"{len(keys)} rows that run {done[0].run_id} set aside"
-    return infer(job, Request(repair=Repair(keys, (), reason)), tools)
+    return infer(job, Request(repair=repair), tools)
 
 
 def _quiet_runs(job: type[Job], tools: Tools) -> tuple[Run, ...]:
@@ -191,17 +197,14 @@ def _read_once(
                 yield from read_part(file, part, schema, batch_rows=READ_ROWS)
 
 
-def _check_deletes(job: type[Job], found: Differences, limit: int) -> None:
+def _refusal(found: Differences, limit: int) -> GateRefused | None:
     if found.gone.count > limit:
         message = (
             f"{found.gone.count:,} of {found.table_rows:,} predictions have no row in the source, "
             f"more than {limit:,} may be removed at once"
         )
-        raise GateRefused(message, hint="look at the source; --max-deletes N allows more")
-    if found.gone.count and job.features.view.tombstone is None:
-        message = f"{found.gone.count:,} predictions have no row in the source any more"
-        hint = f"{job.features.view.name} declares no tombstone column to remove them by"
-        raise UsageError(message, hint=hint)
+        return GateRefused(message, hint="look at the source; --max-deletes N allows more")
+    return None
 
 
 def nameable(key: tuple[object, ...]) -> bool:
@@ -209,7 +212,7 @@ def nameable(key: tuple[object, ...]) -> bool:
     return not any(isinstance(value, str) and "\0" in value for value in key)
 
 
-def mending(found: Differences) -> list[Request]:
+def mending(job: type[Job], found: Differences) -> list[Request]:
     """The runs that set right what was found. One that reads everything removes nothing."""
     counts = {
         "missing": found.missing,
@@ -218,11 +221,20 @@ def mending(found: Differences) -> list[Request]:
         "gone": found.gone,
     }
     told = ", ".join(f"{kind.count:,} {name}" for name, kind in counts.items() if kind.count)
-    wanting, gone, reason = found.wanting, found.gone.first, f"found by reconcile: {told}"
-    is_many = wanting.count > MAX_KEYS or not all(map(nameable, wanting.first))
-    if not is_many and wanting.count + len(gone) <= MAX_KEYS:
-        return [Request(repair=Repair(wanting.first, gone, reason))]
-    first = Request(full=True) if is_many else Request(repair=Repair(wanting.first, (), reason))
-    pieces = [gone[start : start + MAX_KEYS] for start in range(0, len(gone), MAX_KEYS)]
-    removals = [Request(repair=Repair((), piece, reason)) for piece in pieces]
-    return [first, *removals] if wanting.count else removals
+    is_many = found.wanting.count > MAX_KEYS or not all(map(nameable, found.wanting.first))
+    wanting = () if is_many else found.wanting.first
+    repair = Repair(wanting, found.gone.first, f"found by reconcile: {told}")
+    named = pieces(job, repair) if repair.keys or repair.gone else []
+    return [Request(full=True)] * is_many + [Request(repair=piece) for piece in named]
+
+
+def pieces(job: type[Job], repair: Repair) -> list[Repair]:
+    """``repair`` in as few as can be told to a warehouse: no more than `MAX_KEYS`, and short enough."""
+    named = len(repair.keys) + len(repair.gone)
+    if named <= 1 or (named <= MAX_KEYS and fits(job, repair)):
+        return [repair]
+    half = (named + 1) // 2
+    rest = max(0, half - len(repair.keys))
+    first = Repair(repair.keys[:half], repair.gone[:rest], repair.reason)
+    second = Repair(repair.keys[half:], repair.gone[rest:], repair.reason)
+    return [*pieces(job, first), *pieces(job, second)]

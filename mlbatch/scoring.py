@@ -17,6 +17,7 @@ from mlbatch.job import Job
 from mlbatch.judging import Fault, Faults, judge_duplicates, judge_input, judge_output
 from mlbatch.keys import texts
 from mlbatch.ledger import BatchCommit, ModelPin, QuarantinedRow
+from mlbatch.query import GONE
 from mlbatch.table import MODEL_VERSION, RUN_NO, SOURCE_UPDATED_AT
 from mlbatch.window import EARLIEST, LATEST
 
@@ -43,6 +44,8 @@ class Scorer:
     model: Predictor
     pin: ModelPin
     run_no: int
+    repairs: bool = False
+    """Whether rows may be marked as gone, see `mlbatch.job.required_columns`."""
 
     def score(self, batch: pa.RecordBatch, part_number: int, low: int) -> BatchCommit:
         """Predict ``batch``, which starts at row ``low`` of its part, and say what to commit."""
@@ -85,8 +88,8 @@ class Scorer:
         )
 
     def _tombstones(self, batch: pa.RecordBatch) -> np.ndarray:
-        column = self.job.features.view.tombstone
-        if column is None:
+        column = self.job.features.view.tombstone or GONE
+        if column not in batch.schema.names:
             return np.zeros(batch.num_rows, dtype=bool)
         gone = pc.is_valid(batch.column(column))
         for name in self.job.features.view.key:

@@ -27,6 +27,8 @@ logging.getLogger("sqlglot").setLevel(logging.ERROR)
 DIALECT = "redshift"
 MAX_BYTES = 100_000
 """The Data API refuses longer statements."""
+MAX_QUERY_BYTES = MAX_BYTES - 4_000
+"""Of a SELECT that is unloaded: what stands around it names a bucket, roles and a key."""
 _CHANGING = (
     exp.Insert,
     exp.Update,

@@ -31,6 +31,10 @@ SOURCE_UPDATED_AT = Column(
 RUN_NO = Column("run_no", pa.int64(), "Number of the run that wrote this row, see mlbatch_run.")
 FRAMEWORK_COLUMNS = (MODEL_VERSION, SOURCE_UPDATED_AT, RUN_NO)
 """Added to every output table; never declared by authors."""
+KEY_CHARACTERS = 255
+"""Longest text key: InnoDB indexes 3072 bytes, four a character, for up to three such columns."""
+TEXT_BYTES = 65_535
+"""Longest text of a column that declares no length: what MySQL's TEXT holds, in UTF-8."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,12 @@ class OutputTable:
     def checked(self) -> tuple[str, ...]:
         """The columns that a row's checksum covers: its key, label and score."""
         return (*self.key, self.label, self.score)
+
+    def characters(self, column: Column) -> int | None:
+        """How many characters a text of ``column`` may have; None where `TEXT_BYTES` are the limit."""
+        longest = max((len(str(choice)) for choice in column.choices), default=0)
+        otherwise = KEY_CHARACTERS if column.name in self.key else None
+        return column.max_length or longest or otherwise
 
     def column(self, name: str) -> Column:
         """The column called ``name``; KeyError when there is none."""

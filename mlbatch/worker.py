@@ -16,7 +16,7 @@ from mlbatch.batches import read_part
 from mlbatch.engine import PartOutcome, PartTask
 from mlbatch.failpoint import reach
 from mlbatch.job import Job, required_schema
-from mlbatch.ledger import BatchCommit, Run
+from mlbatch.ledger import BatchCommit, Run, RunKind
 from mlbatch.overlap import WriteBehind, read_ahead
 from mlbatch.quarantine import set_part_aside
 from mlbatch.scoring import Predictor, Scorer
@@ -55,7 +55,9 @@ class PartWorker:
         with self.sink.session(self.table, self.run) as session:
             if task.surrender is not None:
                 return set_part_aside(task, session, self.storage, self.job)
-            scorer = Scorer(self.job, self.load(), self.run.new.model, self.run.run_no)
+            new = self.run.new
+            repairs = new.kind is RunKind.REPAIR
+            scorer = Scorer(self.job, self.load(), new.model, self.run.run_no, repairs)
             return score_part(task, session, self.storage, scorer, limits=self.limits)
 
 
@@ -79,7 +81,7 @@ def score_part(
     part, done = state.part, state.done
     rows = batch_rows or suitable_rows(part)
     stages, polite = _Stages(), _Polite(session, limits, rows)
-    schema = required_schema(scorer.job)
+    schema = required_schema(scorer.job, repairs=scorer.repairs)
     with (
         storage.open(part.file_uri, etag=part.etag) as file,
         WriteBehind(stages.timing("write", polite.commit)) as writer,

@@ -17,6 +17,7 @@ from mlbatch.connectors.redshift.warehouse import RedshiftWarehouse
 from mlbatch.devstack.redshift.data_api import DataApi as DataApiFace
 from mlbatch.devstack.redshift.engine import Engine, EngineOptions
 from mlbatch.devstack.redshift.object_store import S3Objects
+from mlbatch.errors import GateRefused
 from mlbatch.ledger import RunKind
 from mlbatch.repair import reconcile, retry
 from mlbatch.switching import switch
@@ -113,6 +114,27 @@ def test_a_key_that_no_query_can_name_is_mended_by_reading_everything(tmp_path):
 
 def told(harness):
     return {row["thing"]: row["label"] for row in harness.rows()}
+
+
+def test_what_is_gone_from_a_source_without_tombstones_is_removed(harness_of):
+    harness = harness_of(job_of(int, ("place", "thing"), tombstone=None))
+    put(harness, int, range(9), "good")
+    harness.infer()
+    put(harness, int, range(7), "good", instead_of="place")
+    put(harness, int, [100], "sad", minutes=-9_000)
+    put(harness, int, [2], "!nan", minutes=-9_000)
+    with pytest.raises(GateRefused, match="2 of 9 predictions have no row"):
+        reconcile(harness.job, harness.tools, max_deletes=1)
+    # What was wanting is mended all the same.
+    kept = dict.fromkeys([*range(2), *range(3, 9)], "good") | {100: "bad"}
+    assert told(harness) == kept
+    put(harness, int, [101], "sad", minutes=-9_000)
+    put(harness, int, [2], "good", minutes=-9_000)
+    done = reconcile(harness.job, harness.tools, max_deletes=2)
+    (run,) = done.runs
+    assert (run.totals.written, run.totals.deleted) == (2, 2)
+    assert told(harness) == dict.fromkeys(range(7), "good") | {100: "bad", 101: "bad"}
+    assert reconcile(harness.job, harness.tools).run is None
 
 
 @pytest.mark.parametrize("key", [("thing",), ("place", "thing")], ids=len)

@@ -8,15 +8,19 @@ from datetime import datetime, timedelta
 
 import pyarrow as pa
 import pytest
+from bad_inputs import QUARANTINED, bad_input
 from toy.harness import note, notes
 from toy.job import Toy
 from toy.lines import LINES, LineJob
 from toy.model import Obedient
+from toy.things import job_of, things_of
 
 from mlbatch import repair
 from mlbatch.connectors.duckdb import DuckdbWarehouse
 from mlbatch.connectors.mysql.sink import MysqlSink
-from mlbatch.errors import GateRefused, SnapshotError, UsageError
+from mlbatch.connectors.redshift.statements import UnloadOptions, unload
+from mlbatch.errors import DeclarationError, GateRefused, SnapshotError, UsageError
+from mlbatch.job import Limits
 from mlbatch.ledger import RunKind, RunState
 from mlbatch.reconciliation import compare
 from mlbatch.repair import reconcile, retry
@@ -196,7 +200,7 @@ def test_rows_that_any_of_the_runs_set_aside_are_told(harness, monkeypatch):
     delete_in_source(harness, 1, 2, 3, 4)
     harness.notes([note(900, "!nan", minutes=-9_000)])
     done = reconcile(Toy, harness.tools, max_deletes=4)
-    assert [run.totals.quarantined for run in done.runs] == [1, 0, 0]
+    assert [run.totals.quarantined for run in done.runs] == [1, 0]
 
 
 def test_a_dry_run_changes_nothing(harness):
@@ -247,6 +251,22 @@ def books(request, tmp_path):
     return JobHarness(LineJob, tmp_path, part_rows=3, sink=sink).given_model(Obedient())
 
 
+@pytest.fixture(params=["sqlite", "mysql"])
+def remarks(request, tmp_path):
+    """Rows with a text beside the key, which goes through to the table."""
+    sink = None
+    if request.param == "mysql":
+        sink = MysqlSink(request.getfixturevalue("mysql_address"))
+    job = job_of(int, ("thing",))
+    job.limits = Limits(text_characters=100_000)
+    return JobHarness(job, tmp_path, sink=sink).given_model(Obedient())
+
+
+def thing(number, place):
+    row = {"thing": number, "place": place, "text": "good", "label": "good", "deleted_at": None}
+    return row | {"updated_at": datetime(2026, 1, 1)}
+
+
 def line(book, number, text, *, minutes=0):
     at = datetime(2026, 1, 1) + timedelta(minutes=minutes)
     row = {"book": book, "number": number, "text": text, "label": "good", "deleted_at": None}
@@ -255,6 +275,44 @@ def line(book, number, text, *, minutes=0):
 
 def lines(books, *rows):
     return books.given("lines", rows, key=("book", "number"), schema=LINES)
+
+
+LONG = [f"{n:03}" + "語" * 252 for n in range(150)]
+
+
+def test_keys_too_long_for_one_statement_are_mended_by_several_runs(tmp_path):
+    books = JobHarness(LineJob, tmp_path).given_model(Obedient())
+    lines(books, *[line(book, 1, "good") for book in LONG]).infer()
+    with books.tools.warehouse._connected() as connection:
+        connection.execute("DELETE FROM lines WHERE book < '100'")
+    lines(
+        books, *[line("late" + book[4:], n, "good", minutes=-9_000) for n, book in enumerate(LONG)]
+    )
+    done = reconcile(LineJob, books.tools, max_deletes=100)
+    assert len(done.runs) > 1
+    for run in done.runs:
+        assert unload(run.run.new.query, "s3://bucket/prefix/", UnloadOptions())
+    assert (sum(run.totals.written for run in done.runs), len(books.rows())) == (150, 200)
+    assert reconcile(LineJob, books.tools).run is None
+
+
+def test_many_short_keys_are_one_statement(harness):
+    harness.notes(notes(10)).infer()
+    gone = tuple((40_000_000 + n,) for n in range(2_000))
+    query = Toy.features.view.query.of_keys(
+        (), key=("note_id",), columns=["note_id", "text", "updated_at"], gone=gone
+    )
+    assert unload(query, "s3://bucket/prefix/", UnloadOptions())
+
+
+def test_a_query_that_no_warehouse_takes_leaves_no_run_to_resume(harness, monkeypatch):
+    harness.notes(notes(5))
+    with monkeypatch.context() as narrow:
+        narrow.setattr("mlbatch.creation.MAX_QUERY_BYTES", 50)
+        with pytest.raises(DeclarationError, match="a warehouse takes 50"):
+            harness.infer()
+    assert harness.tools.sink.ledger().runs("mood") == ()
+    assert harness.infer().totals.written == 5
 
 
 BOOKS = ["a/b", "a", "A", "a ", "%2F", "b" * 255, "日本/語", "c\\"]
@@ -271,6 +329,38 @@ def test_keys_of_several_columns_and_of_any_text_are_mended(books, mend):
     assert (run.run.new.kind, run.totals.written) == (RunKind.REPAIR, len(BOOKS))
     told = {(row["number"], row["book"]): row["label"] for row in books.rows()}
     assert told == dict.fromkeys(enumerate(BOOKS), "bad") | {(9, "z"): "good"}
+
+
+@bad_input(82, outcome=QUARANTINED, says="too_long")
+def test_82_a_text_longer_than_its_key_is_set_aside_on_every_database(books):
+    long = ["語" * 256, "語" * 255, "b" * 70_000]
+    lines(books, *[line(book, n, "good") for n, book in enumerate(long)])
+    totals = books.infer().totals
+    assert (totals.written, totals.quarantined) == (1, 2)
+    assert [row["book"] for row in books.rows()] == ["語" * 255]
+    (told, _) = books.tools.sink.ledger().quarantined(
+        books.tools.sink.ledger().runs("line_mood")[0].run_id, 2
+    )
+    assert (told.reason, told.detail) == ("too_long", "book has more than 255 characters")
+
+
+@bad_input(82, outcome=QUARANTINED, says="too_long")
+def test_82_a_text_longer_than_a_text_column_is_set_aside_on_every_database(remarks):
+    long = ["語" * 21_845, "語" * 21_846, "c" * 65_535, "c" * 65_536]
+    remarks.given(
+        "things",
+        [thing(n, text) for n, text in enumerate(long)],
+        key="thing",
+        schema=things_of(int),
+    )
+    totals = remarks.infer().totals
+    assert (totals.written, totals.quarantined) == (2, 2)
+    assert [row["place"] for row in remarks.rows()] == ["語" * 21_845, "c" * 65_535]
+    ledger = remarks.tools.sink.ledger()
+    told = ledger.quarantined(ledger.runs("thing_mood")[0].run_id, 2)
+    assert {(row.reason, row.detail) for row in told} == {
+        ("too_long", "place has more than 65,535 bytes")
+    }
 
 
 def test_nothing_to_retry(harness):

@@ -235,3 +235,25 @@ def test_112_batches_beyond_max_allowed_packet_are_cut(sink, globally, way):
         session.commit(batch)
     found = sink.rows(texts).read_all()
     assert found["t"].to_pylist() == ["\\" * 2_000] * 1_000
+
+
+def test_a_column_that_is_widened_stays_what_people_made_of_it(sink, execute, mysql_address):
+    execute(
+        f"ALTER TABLE \"mood\" MODIFY label VARCHAR(4) {BIN}_general_ci NOT NULL COMMENT 'ours'"
+    )
+    execute("ALTER TABLE \"mood\" ALTER COLUMN label SET DEFAULT 'bad'")
+    longer = replace(TABLE.column("label"), choices=("good", "bad", "exceedingly good"))
+    sink.prepare(replace(TABLE, columns=(TABLE.columns[0], longer, TABLE.columns[2])))
+    sink.prepare(
+        replace(NAMED, columns=(replace(NAMED.columns[0], max_length=200), *NAMED.columns[1:]))
+    )
+    with closing(connect(mysql_address)) as connection, closing(connection.cursor()) as cursor:
+        cursor.execute(
+            "SELECT column_type, collation_name, is_nullable, column_default, column_comment"
+            " FROM information_schema.columns WHERE table_schema = DATABASE()"
+            " AND (table_name, column_name) IN (('mood', 'label'), ('named', 'name'))"
+            " ORDER BY table_name"
+        )
+        label, name = cursor.fetchall()
+    assert label == ("varchar(16)", "utf8mb4_general_ci", "NO", "'bad'", "ours")
+    assert name[:3] == ("varchar(200)", "utf8mb4_nopad_bin", "NO")

@@ -436,6 +436,34 @@ def test_a_new_column_is_added(sink, writing):
     assert sink.rows(wider).read_all()["remark"].to_pylist() == [None, None]
 
 
+def with_labels(*choices, table=TABLE):
+    columns = (replace(c, choices=choices) if c.name == "label" else c for c in table.columns)
+    return replace(table, columns=tuple(columns))
+
+
+def test_a_label_with_a_longer_name_is_deployed_and_taken_back(sink, writing):
+    run, _, _ = writing
+    longer = with_labels("good", "bad", "exceedingly " * 10)
+    with sink.session(TABLE, run) as session:
+        session.commit(commit(0, 2, rows(1, 2)))
+    sink.prepare(longer)
+    sink.prepare(longer)
+    with sink.session(longer, run) as session:
+        session.commit(commit(2, 4, rows(3, 4, label="exceedingly " * 10)))
+    told = sink.rows(TABLE).read_all()["label"].to_pylist()
+    assert told == ["good", "good", "exceedingly " * 10, "exceedingly " * 10]
+    # Rows are judged by the declaration, so a column that holds more than that takes nothing away.
+    sink.prepare(TABLE)
+    assert sink.rows(TABLE).read_all().num_rows == 4
+
+
+def test_a_generation_with_a_longer_label_is_made_beside_the_one_that_serves(sink):
+    beside = replace(with_labels("good", "exceedingly good"), name="mood__g2")
+    sink.prepare(beside, "mood")
+    sink.prepare(TABLE)
+    sink.prepare(with_labels("good", "exceedingly good"))
+
+
 def test_every_other_difference_is_refused_with_its_name(sink):
     sink.prepare(with_column())
     with pytest.raises(DeclarationError, match="remark is no longer declared"):

@@ -10,10 +10,10 @@ from mlbatch.declaration import ARROW_TYPES
 from toy.model import build
 
 
-def job_of(kind: type, key: tuple[str, ...]) -> type[Job]:
+def job_of(kind: type, key: tuple[str, ...], *, tombstone: str | None = "deleted_at") -> type[Job]:
     """A job whose rows are things of type ``kind``, with the ``key`` thing, or thing and place."""
 
-    class Things(FeatureView, entity=key, cursor="updated_at", tombstone="deleted_at"):
+    class Things(FeatureView, entity=key, cursor="updated_at", tombstone=tombstone):
         """One thing."""
 
         owner = "tests"

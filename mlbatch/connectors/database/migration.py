@@ -1,7 +1,7 @@
 """Makes an output table, or brings the one that is there up to its declaration.
 
-Only additions are carried out. Everything else would change what readers see, and is refused with
-the difference spelled out.
+Only additions are carried out, and texts made longer. Everything else would change what readers see,
+and is refused with the difference spelled out.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
-from sqlalchemy import MetaData, Table, inspect
+from sqlalchemy import VARCHAR, MetaData, String, Table, inspect
 
 from mlbatch.connectors.database.generation_store import check_held
 from mlbatch.connectors.database.tables import output_table
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def migrate(connection: Connection, declared: OutputTable) -> None:
-    """Create the table, add missing columns, refuse every other difference."""
+    """Create the table, add missing columns, widen too short ones, refuse every other difference."""
     metadata = MetaData()
     table = output_table(declared, metadata)
     if not inspect(connection).has_table(declared.name):
@@ -37,14 +37,15 @@ def migrate(connection: Connection, declared: OutputTable) -> None:
         opts={"include_name": lambda name, kind, _: kind != "table" or name == table.name},
     )
     differences = list(_flat(compare_metadata(context, metadata)))
-    refused = [d for d in differences if d[0] != "add_column" and not _is_harmless(d)]
+    refused = [d for d in differences if not (_is_addition(d) or _is_length(d) or _is_harmless(d))]
     if refused:
         message = f"the table {declared.name} differs from its declaration: " + "; ".join(
             _describe(d) for d in refused
         )
         hint = "undo the change, or declare a new table name and backfill it"
         raise declared.place.error(message, hint=hint)
-    _add(context, [d for d in differences if d[0] == "add_column"])
+    _widen(context, [d for d in differences if _is_length(d)])
+    _add(context, [d for d in differences if _is_addition(d)])
 
 
 def drop_beside(connection: Connection, lease: Lease) -> None:
@@ -63,6 +64,18 @@ def _is_harmless(difference: tuple[Any, ...]) -> bool:
     # An index changes no answer, unless it is unique and refuses rows.
     is_for_readers = difference[0] == "remove_index" and not difference[1].unique
     return was_added or is_for_readers or difference[0] in _HARMLESS
+
+
+def _is_addition(difference: tuple[Any, ...]) -> bool:
+    return bool(difference[0] == "add_column")
+
+
+def _is_length(difference: tuple[Any, ...]) -> bool:
+    """Whether two columns of texts differ in nothing but how long these may be."""
+    if difference[0] != "modify_type":
+        return False
+    there, declared = difference[5:7]
+    return isinstance(there, VARCHAR) and type(declared) is String and there.length is not None
 
 
 def _flat(differences: list[Any]) -> Any:  # noqa: ANN401  alembic nests column changes in lists
@@ -90,6 +103,20 @@ def _add(context: MigrationContext, additions: list[Any]) -> None:
         # Rows that are already there have no value for it until they are predicted again.
         added.nullable = True
         operations.add_column(name, added)
+
+
+def _widen(context: MigrationContext, lengths: list[Any]) -> None:
+    """Let columns hold what is declared. One that holds more may: rows are judged by the declaration."""
+    if context.dialect.name == "sqlite":
+        # Its columns hold texts of any length, whatever their type says.
+        return
+    for _, _, table, column, kept, there, declared in lengths:
+        if there.length < declared.length:
+            wider = copy.copy(there)
+            wider.length = declared.length
+            Operations(context).alter_column(
+                table, column, type_=wider, existing_type=there, **kept
+            )
 
 
 def _describe(difference: tuple[Any, ...]) -> str:

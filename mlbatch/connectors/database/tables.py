@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from mlbatch.table import OutputTable
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-KEY_CHARACTERS = 255
-"""Longest text key: InnoDB indexes 3072 bytes, four a character, for up to three such columns."""
 
 
 def microseconds(instant: datetime) -> int:
@@ -246,7 +244,7 @@ def output_table(declared: OutputTable, metadata: MetaData) -> Table:
 def _column(column: Declared, table: OutputTable) -> Column[Any]:
     return Column(
         column.name,
-        _type(column, is_key=column.name in table.key),
+        _type(column, table.characters(column)),
         primary_key=column.name in table.key,
         autoincrement=False,
         nullable=column.nullable,
@@ -254,12 +252,9 @@ def _column(column: Declared, table: OutputTable) -> Column[Any]:
     )
 
 
-def _type(column: Declared, *, is_key: bool) -> TypeEngine[Any]:
+def _type(column: Declared, characters: int | None) -> TypeEngine[Any]:
     if pa.types.is_string(column.type):
-        length = column.max_length or max((len(str(c)) for c in column.choices), default=0)
-        if is_key:
-            return String(length or KEY_CHARACTERS)
-        return String(length) if length else Text()
+        return Text() if characters is None else String(characters)
     if pa.types.is_timestamp(column.type):
         return Instant()
     types: dict[pa.DataType, TypeEngine[Any]] = {

@@ -9,10 +9,8 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from mlbatch.errors import DeclarationError, UsageError
-from mlbatch.sql import quote_identifier
+from mlbatch.sql import MAX_BYTES, quote_identifier
 
-MAX_STATEMENT_BYTES = 100_000
-"""The Data API takes no longer one."""
 TYPES = {
     pa.int64(): "BIGINT",
     pa.string(): "VARCHAR(65535)",
@@ -118,9 +116,7 @@ def _role(role: str) -> str:
 
 def _short_enough(statement: str) -> str:
     size = len(statement.encode())
-    if size > MAX_STATEMENT_BYTES:
-        message = (
-            f"the statement has {size:,} bytes, Redshift's Data API takes {MAX_STATEMENT_BYTES:,}"
-        )
+    if size > MAX_BYTES:
+        message = f"the statement has {size:,} bytes, Redshift's Data API takes {MAX_BYTES:,}"
         raise DeclarationError(message, hint="make the view a table or view of the warehouse")
     return statement
