@@ -28,7 +28,7 @@ import pyarrow as pa
 
 from mlbatch.declaration import Place, description_of
 from mlbatch.errors import DeclarationError
-from mlbatch.gates import Gate, metric_names
+from mlbatch.gates import Gate, less_is_better, metric_names
 from mlbatch.table import Output
 from mlbatch.view import FeatureView
 
@@ -235,6 +235,22 @@ def _check_gates(job: type[Job]) -> None:
             meant = f"did you mean {near[0]!r}? " if near else ""
             message = f"{job.__name__}: {gate.metric!r} of a gate is no metric of its evaluation"
             raise job.place.error(message, hint=f"{meant}it has: {', '.join(known)}")
+        _check_direction(job, gate)
+
+
+def _check_direction(job: type[Job], gate: Gate) -> None:
+    is_less = less_is_better(gate.metric)
+    given, better, wrong, right = (
+        (gate.at_least, "less", "at_least", "at_most")
+        if is_less
+        else (gate.at_most, "more", "at_most", "at_least")
+    )
+    if given is not None:
+        message = (
+            f"{job.__name__}: of {gate.metric} {better} is better, a gate has no {wrong} for it"
+        )
+        hint = f'write Gate("{gate.metric}", {right}={given})'
+        raise job.place.error(message, hint=hint)
 
 
 def check_one_writer(jobs: dict[str, type[Job]]) -> dict[str, DeclarationError]:

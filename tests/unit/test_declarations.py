@@ -149,6 +149,9 @@ BROKEN_GATES = [
     ('(Gate("class_02_f1", at_least=0.5),)', "'class_02_f1' of a gate", "class_01_recall"),
     ('(Gate("f1_macro", at_least=0.5))', "Toy has a wrong `gates`", "(Gate(...),)"),
     ('("f1_macro",)', "Toy has a wrong `gates`", "it is a tuple of gates"),
+    ('(Gate("log_loss", at_least=0.5),)', "of log_loss less is better", 'Gate("log_loss", at_most=0.5)'),
+    ('(Gate("calibration_error", at_least=0),)', "of calibration_error less is", "at_most=0)"),
+    ('(Gate("class_00_f1", at_most=0.5),)', "of class_00_f1 more is better", 'Gate("class_00_f1", at_least=0.5)'),
 ]  # fmt: skip
 
 
@@ -161,7 +164,9 @@ def test_a_wrong_gate_is_refused_before_any_training(project, gates, message, hi
     assert error.location == f"{project}/jobs/toy/job.py:16"
 
 
-@pytest.mark.parametrize("gates", ["()", '(Gate("class_01_recall", at_least=0.5),)'])
+@pytest.mark.parametrize(
+    "gates", ["()", '(Gate("class_01_recall", at_least=0.5), Gate("log_loss", at_most=0.5))']
+)
 def test_gates_on_what_the_evaluation_has_are_taken(project, gates):
     change(project / "jobs/toy/job.py", '"tests"', f'"tests"\n    gates = {gates}')
     assert not load_project(project).faults
