@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import pyarrow as pa
 
-from mlbatch.declaration import Place, description_of
+from mlbatch.declaration import Place, check_number, description_of
 from mlbatch.errors import DeclarationError
 from mlbatch.gates import Gate, less_is_better, metric_names
 from mlbatch.table import Output
@@ -53,6 +53,21 @@ class Training:
     cache_megabytes: int = 8_192
     """Disk that the extracted features may take while they are learnt from; see `extraction`."""
 
+    def __post_init__(self) -> None:
+        """Refuse what nothing could be learnt or judged with; DeclarationError."""
+        check_number(self, "epochs", int, least=1)
+        check_number(self, "folds", int, least=1)
+        check_number(self, "holdout", float, above=0, below=1)
+        if self.threshold_recall is not None:
+            check_number(self, "threshold_recall", float, above=0, most=1)
+        check_number(self, "seed", int, least=0, most=2**32 - 1)
+        check_number(self, "cache_megabytes", int, least=0)
+        names = self.split_by if isinstance(self.split_by, tuple) else (self.split_by,)
+        named = names and all(isinstance(name, str) and name for name in names)
+        if self.split_by is not None and not named:
+            message = f"Training(split_by={self.split_by!r}) names no column"
+            raise DeclarationError(message, hint='write split_by="recipe_id", or a tuple of names')
+
 
 @dataclass(frozen=True, slots=True)
 class Delta:
@@ -62,6 +77,16 @@ class Delta:
     """How far before the watermark a delta starts, for rows that were committed late."""
     lag: timedelta = timedelta(0)
     """How far behind the warehouse's clock the watermark stays."""
+
+    def __post_init__(self) -> None:
+        """Refuse to look ahead: rows between the watermark and a delta's start would never be read."""
+        for name in ("overlap", "lag"):
+            value = getattr(self, name)
+            if not isinstance(value, timedelta) or value < timedelta(0):
+                message = f"Delta({name}={value!r}) is not a time to look back"
+                raise DeclarationError(
+                    message, hint=f"write {name}=timedelta(hours=1), or 0 of them"
+                )
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +104,14 @@ class Limits:
     """Longest text a model is given; MeCab's time grows with the square of some texts."""
     label_distance: float = 0.2
     """Share of labels that may go to other labels when a new model takes over, by their counts."""
+
+    def __post_init__(self) -> None:
+        """Refuse shares beyond [0, 1] and counts below zero; DeclarationError."""
+        check_number(self, "quarantined_share", float, least=0, most=1)
+        check_number(self, "quarantined_rows", int, least=0)
+        check_number(self, "quarantined_parts", int, least=0)
+        check_number(self, "text_characters", int, least=1)
+        check_number(self, "label_distance", float, least=0, most=1)
 
     def allows(self, quarantined: int, rows: int) -> bool:
         """Whether a run of ``rows`` rows may go on with so many of them set aside."""
@@ -149,6 +182,9 @@ _NEEDED: dict[str, tuple[str, Callable[[object], bool]]] = {
     "model": ("a function that returns a scikit-learn pipeline", callable),
     "output": ("an Output class", lambda v: _is_class(v, Output)),
     "owner": ("who answers for the job", lambda v: isinstance(v, str) and bool(v.strip())),
+    "training": ("a Training(...)", lambda v: isinstance(v, Training)),
+    "delta": ("a Delta(...)", lambda v: isinstance(v, Delta)),
+    "limits": ("a Limits(...)", lambda v: isinstance(v, Limits)),
 }
 
 

@@ -180,6 +180,11 @@ BROKEN_VIEWS = [
     ('    owner = "tests"\n', "", "has no owner", 6),
     ("text: Ann", "texts: Ann", "gives no column 'texts'", None),
     ('Annotated[str, Doc("Text.")]', "str", "no description", 10),
+    ("tombstone=", 'zone="Asia/Tokio", tombstone=', "Notes: 'Asia/Tokio' is no time zone", 6),
+    ("tombstone=", 'zone="Asia", tombstone=', "Notes: 'Asia' is no time zone", 6),
+    ("tombstone=", 'zone="/etc/passwd", tombstone=', "is no time zone", 6),
+    ("tombstone=", "zone=None, tombstone=", "is no time zone", 6),
+    ("tombstone=", 'null_cursor="nevr", tombstone=', "Notes: null_cursor is 'nevr'", 6),
 ]  # fmt: skip
 
 
@@ -190,6 +195,64 @@ def test_a_wrong_view(project, old, new, message, line):
     assert message in str(error)
     if line is not None:
         assert error.location == f"{project}/feature_store/notes.py:{line}"
+
+
+def test_a_zone_that_is_misspelt_is_met_with_the_nearest(project):
+    change(project / "feature_store/notes.py", "tombstone=", 'zone="Asia/Tokio", tombstone=')
+    assert fault(project).hint.startswith("did you mean 'Asia/Tokyo'?")
+
+
+BROKEN_VALUES = [
+    ("training = Training(epochs=0)", "Training(epochs=0)", "a whole number, at least 1"),
+    ("training = Training(epochs=2.5)", "Training(epochs=2.5)", "a whole number, at least 1"),
+    ("training = Training(epochs=True)", "Training(epochs=True)", "a whole number, at least 1"),
+    ("training = Training(folds=0)", "Training(folds=0)", "at least 1"),
+    ("training = Training(holdout=1.5)", "Training(holdout=1.5)", "more than 0 and less than 1"),
+    ("training = Training(holdout=0)", "Training(holdout=0)", "more than 0 and less than 1"),
+    ("training = Training(holdout=float('nan'))", "(holdout=nan)", "more than 0 and less than 1"),
+    ("training = Training(holdout='a')", "Training(holdout='a')", "a number, more than 0"),
+    ("training = Training(threshold_recall=97)", "(threshold_recall=97)", "at most 1"),
+    ("training = Training(seed=-1)", "Training(seed=-1)", "at least 0"),
+    ("training = Training(cache_megabytes=-1)", "(cache_megabytes=-1)", "at least 0"),
+    ("training = Training(split_by=())", "Training(split_by=())", 'split_by="recipe_id"'),
+    ("training = Training(split_by='')", "Training(split_by='')", 'split_by="recipe_id"'),
+    ("training = Training(split_by=3)", "Training(split_by=3)", 'split_by="recipe_id"'),
+    ("delta = Delta(overlap=timedelta(days=-3))", "Delta(overlap=", "overlap=timedelta(hours=1)"),
+    ("delta = Delta(lag=timedelta(seconds=-1))", "Delta(lag=", "lag=timedelta(hours=1)"),
+    ("delta = Delta(overlap=3)", "Delta(overlap=3)", "overlap=timedelta(hours=1)"),
+    ("limits = Limits(quarantined_share=1.5)", "Limits(quarantined_share=1.5)", "at most 1"),
+    ("limits = Limits(quarantined_share=-0.1)", "(quarantined_share=-0.1)", "at least 0"),
+    ("limits = Limits(quarantined_rows=-1)", "Limits(quarantined_rows=-1)", "at least 0"),
+    ("limits = Limits(quarantined_parts=-1)", "Limits(quarantined_parts=-1)", "at least 0"),
+    ("limits = Limits(text_characters=0)", "Limits(text_characters=0)", "at least 1"),
+    ("limits = Limits(label_distance=20)", "Limits(label_distance=20)", "at most 1"),
+    ("gates = (Gate('f1_macro'),)", "needs exactly one condition", "give at_least="),
+    ("training = Training", "Toy has a wrong `training`", "it is a Training(...)"),
+    ("delta = timedelta(hours=1)", "Toy has a wrong `delta`", "it is a Delta(...)"),
+    ("limits = None", "Toy lacks `limits`", "it is a Limits(...)"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("line", "message", "hint"), BROKEN_VALUES)
+def test_a_value_that_is_wrong_by_itself(project, line, message, hint):
+    job = project / "jobs/toy/job.py"
+    imports = "from datetime import timedelta\nfrom mlbatch.job import Delta, Limits, Training\n"
+    job.write_text(imports + JOB + f"    {line}\n")
+    error = fault(project)
+    assert message in error.message
+    assert hint in error.hint
+    of_class = "wrong `" in message or "lacks" in message
+    assert error.location == f"{job}:{18 if of_class else 26}"
+
+
+def test_the_place_of_an_error_is_in_the_project_s_own_folders(project):
+    """An environment of Python below the root is not the project's code."""
+    (project / "lent.py").write_text("def fail():\n    raise ValueError('no')\n")
+    change(project / "jobs/toy/job.py", "def build():", "import lent\nlent.fail()\ndef build():")
+    try:
+        assert fault(project).location == f"{project}/jobs/toy/job.py:8"
+    finally:
+        sys.modules.pop("lent", None)
 
 
 def test_a_view_without_columns(project):
