@@ -46,7 +46,8 @@ class Training:
     holdout: float = 0.2
     """Share of the split keys that the model never sees and is judged on."""
     split_by: str | tuple[str, ...] | None = None
-    """Columns whose rows stay on one side of every split; the entity key by default."""
+    """Columns whose rows stay on one side of every split; the entity key by default. A row where one of
+    them is NULL is left out."""
     threshold_recall: float | None = None
     """For two classes: choose the threshold that finds this share of the positives."""
     seed: int = 0

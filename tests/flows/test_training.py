@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime
 from functools import partial
 
 import pytest
@@ -11,6 +12,7 @@ from sklearn.linear_model import SGDClassifier
 from sklearn.pipeline import make_pipeline
 from toy.harness import ToyHarness, note
 from toy.job import Toy
+from toy.things import job_of, things_of
 
 from mlbatch.engine import WorkerDied
 from mlbatch.engines.local import LocalEngine
@@ -25,7 +27,7 @@ from mlbatch.errors import (
 from mlbatch.gates import Gate, judge
 from mlbatch.job import Training, reading_inputs_only
 from mlbatch.saved_model import _load_once as load_once
-from mlbatch.testing import FolderTracking
+from mlbatch.testing import FolderTracking, JobHarness
 from mlbatch.text import words
 from mlbatch.training import train
 
@@ -121,6 +123,25 @@ def test_rows_that_cannot_be_learnt_from_are_left_out_and_counted(taught):
     taught.notes(odd).given("moods", labels, key="note_id")
     trained = taught.train()
     assert trained.left_out == {"unknown_label": 1, "missing_value": 1, "too_long": 1}
+
+
+@pytest.mark.parametrize("split_by", ["place", ("place", "thing"), ("thing", "place")])
+def test_rows_without_a_split_key_are_left_out_and_counted(tmp_path, split_by):
+    job = job_of(int, ("thing",))
+    job.training = Training(split_by=split_by)
+    harness = JobHarness(job, tmp_path)
+    rows = [
+        {
+            "thing": n,
+            "place": None if n < 3 else f"place {n // 2}",
+            "text": f"{'good fine' if n % 3 else 'bad sad'} {n}",
+            "label": "good" if n % 3 else "bad",
+            "updated_at": datetime(2026, 1, 1),
+        }
+        for n in range(200)
+    ]
+    harness.given("things", rows, key="thing", schema=things_of(int))
+    assert harness.train().left_out == {"no_split_key": 3}
 
 
 def model_of(taught, workers):
