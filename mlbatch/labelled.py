@@ -37,6 +37,7 @@ def select_training_rows(job: type[Job]) -> str:
         job.labels.view.query,
         key=view.key,
         split_by=job.split_key(),
+        cursor=view.cursor,
         tombstone=view.tombstone,
         feature_columns=[column.name for column in view.columns if column.name in wanted],
         label=job.output.table.label,

@@ -125,6 +125,25 @@ def test_rows_that_cannot_be_learnt_from_are_left_out_and_counted(taught):
     assert trained.left_out == {"unknown_label": 1, "missing_value": 1, "too_long": 1}
 
 
+def test_training_takes_the_newest_row_of_a_key_as_inference_does(taught):
+    older = [note(n, "good, once", minutes=n - 1_000) for n in range(50)]
+    gone = [note(400, "good", minutes=1), note(400, "good", minutes=2)]
+    gone[1]["deleted_at"] = gone[1]["updated_at"]
+    taught.notes([*older, *gone], key=("id", "updated_at"))
+    taught.given("moods", [{"note_id": 400, "label": "good"}], key="note_id")
+    trained = taught.train()
+    # The older row of an entity that was deleted since does not come back either.
+    assert trained.rows == 200
+    assert "51 rows repeat a key (note_id); the newest row of each key is taken" in taught.notices
+
+
+def test_a_key_is_learnt_with_one_label_or_not_at_all(taught):
+    said = [(1, "good"), (1, "good"), (2, "bad"), (2, "good"), (4, "bad"), (4, "good")]
+    taught.given("moods", [{"note_id": n, "label": told} for n, told in said], key="note_id")
+    assert taught.train().rows == 198
+    assert "Moods gives 2 keys more than one label, as note_id 2; left out" in taught.notices
+
+
 @pytest.mark.parametrize("split_by", ["place", ("place", "thing"), ("thing", "place")])
 def test_rows_without_a_split_key_are_left_out_and_counted(tmp_path, split_by):
     job = job_of(int, ("thing",))
