@@ -236,13 +236,19 @@ BROKEN_VALUES = [
 @pytest.mark.parametrize(("line", "message", "hint"), BROKEN_VALUES)
 def test_a_value_that_is_wrong_by_itself(project, line, message, hint):
     job = project / "jobs/toy/job.py"
-    imports = "from datetime import timedelta\nfrom mlbatch.job import Delta, Limits, Training\n"
+    imports = "from datetime import timedelta\nfrom mlbatch import Delta, Limits, Training\n"
     job.write_text(imports + JOB + f"    {line}\n")
     error = fault(project)
     assert message in error.message
     assert hint in error.hint
     of_class = "wrong `" in message or "lacks" in message
     assert error.location == f"{job}:{18 if of_class else 26}"
+
+
+def test_the_longest_text_of_a_column_is_declared_with_a_public_name(project):
+    change(project / "jobs/toy/job.py", "Le, Output", "Le, MaxLen, Output")
+    change(project / "jobs/toy/job.py", '"bad"], Doc', '"bad"], MaxLen(4), Doc')
+    assert load_project(project).job("toy").output.table.column("label").max_length == 4
 
 
 def test_the_place_of_an_error_is_in_the_project_s_own_folders(project):
