@@ -20,6 +20,7 @@ from mlbatch.labelled import LabelledRows, select_training_rows
 from mlbatch.predicting import judged
 from mlbatch.project import code_digest
 from mlbatch.query import contradiction_query
+from mlbatch.rehearsal import rehearse
 from mlbatch.reporting import counted
 from mlbatch.tracking import TrainingRecord
 from mlbatch.unloading import take_snapshot
@@ -55,8 +56,10 @@ class Trained:
 def train(job: type[Job], tools: Tools) -> Trained:
     """Fit the job's model on its labelled rows, register it, and promote it when its gates hold.
 
-    Raises UsageError when there is nothing to learn from.
+    Raises UsageError when there is nothing to learn from, DeclarationError, before anything is
+    unloaded, when the job's model cannot learn so.
     """
+    rehearse(job)
     training_id = tools.new_id()
     snapshot = _take_rows(job, training_id, tools)
     epochs: list[EpochMetrics] = []

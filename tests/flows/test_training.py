@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime
+from datetime import date, datetime
 from functools import partial
 
+import numpy as np
 import pytest
 from bad_inputs import ACCEPTED, REFUSED, bad_input
-from sklearn.linear_model import SGDClassifier
-from sklearn.pipeline import make_pipeline
+from sklearn.base import clone
+from sklearn.compose import make_column_transformer
+from sklearn.feature_extraction.text import HashingVectorizer, TfidfVectorizer
+from sklearn.linear_model import LogisticRegression, SGDClassifier
+from sklearn.pipeline import make_pipeline, make_union
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from toy.harness import ToyHarness, note
 from toy.job import Toy
 from toy.things import job_of, things_of
 
+from mlbatch.doctor import examine
 from mlbatch.engine import WorkerDied
 from mlbatch.engines.local import LocalEngine
 from mlbatch.errors import (
     DeclarationError,
+    ExitCode,
     GateRefused,
     ModelIncompatible,
     ModelTampered,
@@ -26,6 +33,7 @@ from mlbatch.errors import (
 )
 from mlbatch.gates import Gate, judge
 from mlbatch.job import Training, reading_inputs_only
+from mlbatch.rehearsal import invented
 from mlbatch.saved_model import _load_once as load_once
 from mlbatch.testing import FolderTracking, JobHarness
 from mlbatch.text import words
@@ -212,6 +220,72 @@ def test_a_model_that_reads_what_is_no_input_is_told_with_job_column_and_inputs(
     )
     assert caught.value.hint == "did you mean 'text'? `inputs` of the job names: text"
     assert caught.value.location.endswith(f"toy/job.py:{Toy.place.line}")
+
+
+def _texts(batch):
+    return batch.column("text").to_pylist()
+
+
+def _lengths(batch):
+    return np.array([[len(text)] for text in _texts(batch)], float)
+
+
+def _refuses_what_is_invented(batch):
+    if "good" not in " ".join(_texts(batch)):
+        message = "unheard of"
+        raise ValueError(message)
+    return _texts(batch)
+
+
+LEARNER = SGDClassifier(loss="log_loss")
+UNTEACHABLE = [
+    ((FunctionTransformer(_lengths), StandardScaler(), LEARNER), "the step 'standardscaler'"),
+    (
+        (make_column_transformer((StandardScaler(), ["text"])), LEARNER),
+        "a ColumnTransformer, would",
+    ),
+    ((FunctionTransformer(_texts), TfidfVectorizer(), LEARNER), "the step 'tfidfvectorizer'"),
+    ((make_union(words("text"), TfidfVectorizer()), LEARNER), "the step 'featureunion'"),
+    ((words("text"), LogisticRegression()), "a LogisticRegression, has no partial_fit"),
+    ((LEARNER,), "its model is a Pipeline that makes no features"),
+]
+
+
+@pytest.mark.parametrize(("steps", "message"), UNTEACHABLE)
+def test_a_model_that_cannot_learn_is_told_before_anything_is_unloaded(
+    taught, monkeypatch, steps, message
+):
+    monkeypatch.setattr(Toy, "model", lambda: make_pipeline(*map(clone, steps)))
+    with pytest.raises(DeclarationError) as caught:
+        taught.train()
+    assert caught.value.message.startswith("toy: ")
+    assert message in caught.value.message
+    assert "keep no state: words()" in caught.value.hint or "partial_fit" in caught.value.hint
+    assert caught.value.location.endswith(f"toy/job.py:{Toy.place.line}")
+    assert not list(taught.tools.storage.root.rglob("*.parquet"))
+    (told,) = (finding for finding in examine(taught.tools, [Toy]) if finding.name == "job toy")
+    assert (told.exit_code, told.detail) == (ExitCode.USAGE, str(caught.value))
+
+
+def test_a_model_that_cannot_be_built_is_told_with_its_job(taught, monkeypatch):
+    monkeypatch.setattr(Toy, "model", lambda: words("text", n_feature=1))
+    with pytest.raises(DeclarationError, match="toy: its model cannot be built: TypeError"):
+        taught.train()
+
+
+def test_what_refuses_invented_rows_alone_is_trained(taught, monkeypatch):
+    steps = (FunctionTransformer(_refuses_what_is_invented), HashingVectorizer(), LEARNER)
+    monkeypatch.setattr(Toy, "model", lambda: make_pipeline(*map(clone, steps)))
+    trusted = (f"{__name__}._refuses_what_is_invented",)
+    monkeypatch.setattr(Toy, "trusted_types", trusted)
+    assert taught.train().rows == 200
+
+
+@pytest.mark.parametrize("kind", [bool, int, float, str, date, datetime])
+def test_rows_are_invented_of_every_type(kind):
+    job = job_of(kind, ("place",))
+    job.inputs = ("thing", "text")
+    assert [column.null_count for column in invented(job).columns] == [0, 0]
 
 
 @pytest.mark.parametrize("error", [KeyError("good"), KeyError(), KeyError(3)])
