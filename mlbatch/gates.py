@@ -117,7 +117,7 @@ class Verdict:
     value: float | None
     """The metric's value; None when training did not measure it, which never passes."""
     bound: float | None
-    """What the value had to reach; None when there was nothing to compare with."""
+    """What the value was compared with; None when there was nothing to compare with."""
 
     def __str__(self) -> str:
         """One line, as the command line prints it."""

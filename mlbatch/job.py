@@ -160,6 +160,7 @@ class Job:
         _check_predict(cls)
         _check_features(cls)
         _check_labels(cls)
+        _check_training(cls)
         _check_gates(cls)
 
     @classmethod
@@ -257,6 +258,13 @@ def _check_labels(job: type[Job]) -> None:
     if not have[table.label].type.equals(table.column(table.label).type):
         message = f"{labels.name}.{table.label} is not of the type of {table.name}.{table.label}"
         raise labels.place.error(message, column=table.label)
+
+
+def _check_training(job: type[Job]) -> None:
+    count = len(job.classes())
+    if job.training.threshold_recall is not None and count > 2:  # noqa: PLR2004  yes or no
+        message = f"{job.__name__}: threshold_recall is for two labels, and its output has {count}"
+        raise job.place.error(message, hint="leave it out; a gate on a label's recall may do")
 
 
 def _check_gates(job: type[Job]) -> None:

@@ -245,6 +245,18 @@ def test_a_value_that_is_wrong_by_itself(project, line, message, hint):
     assert error.location == f"{job}:{18 if of_class else 26}"
 
 
+def test_a_threshold_is_for_two_labels(project):
+    job = project / "jobs/toy/job.py"
+    change(job, "Le, Output", "Le, Output, Training")
+    change(job, '"tests"', '"tests"\n    training = Training(threshold_recall=0.9)')
+    assert not load_project(project).faults
+    change(job, '"bad"]', '"bad", "odd"]')
+    # In a fresh process.
+    for name in [n for n in sys.modules if n.partition(".")[0] == "jobs"]:
+        del sys.modules[name]
+    assert "threshold_recall is for two labels, and its output has 3" in fault(project).message
+
+
 def test_the_longest_text_of_a_column_is_declared_with_a_public_name(project):
     change(project / "jobs/toy/job.py", "Le, Output", "Le, MaxLen, Output")
     change(project / "jobs/toy/job.py", '"bad"], Doc', '"bad"], MaxLen(4), Doc')
