@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from annotated_doc import Doc
-    from annotated_types import Ge, Le
+    from annotated_types import Ge, Le, MaxLen
 
     from mlbatch.gates import Gate
-    from mlbatch.job import Job, Training
+    from mlbatch.job import Delta, Job, Limits, Training
     from mlbatch.model import Prediction
     from mlbatch.table import Output
     from mlbatch.view import FeatureView
@@ -22,24 +22,30 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Delta": "mlbatch.job",
     "Doc": "annotated_doc",
     "FeatureView": "mlbatch.view",
     "Gate": "mlbatch.gates",
     "Ge": "annotated_types",
     "Job": "mlbatch.job",
     "Le": "annotated_types",
+    "Limits": "mlbatch.job",
+    "MaxLen": "annotated_types",
     "Output": "mlbatch.table",
     "Prediction": "mlbatch.model",
     "Training": "mlbatch.job",
 }
 
 __all__ = [
+    "Delta",
     "Doc",
     "FeatureView",
     "Gate",
     "Ge",
     "Job",
     "Le",
+    "Limits",
+    "MaxLen",
     "Output",
     "Prediction",
     "Training",

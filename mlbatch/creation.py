@@ -15,6 +15,8 @@ from mlbatch.sql import MAX_QUERY_BYTES
 
 if TYPE_CHECKING:
     from mlbatch.tools import Tools
+    from mlbatch.view import View
+    from mlbatch.window import Window
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +50,20 @@ def count_window(job: type[Job], plan: Plan, facts: Facts, tools: Tools) -> Prob
     for notice in view.notices:
         tools.notify("notice", notice)
     mark = facts.watermark
+    return count_rows(view, plan.window, tools, newer_than=mark.value if mark else None)
+
+
+def count_rows(
+    view: View, window: Window, tools: Tools, newer_than: datetime | None = None
+) -> Probe:
+    """Count ``view``'s rows in ``window``, and tell of keys that are repeated in it."""
     query = view.query.probe(
-        plan.window,
+        window,
         key=view.key,
         cursor=view.cursor,
         zone=view.zone,
         null_cursor=view.null_cursor,
-        newer_than=mark.value if mark else None,
+        newer_than=newer_than,
     )
     counts = tools.warehouse.fetch(query).to_pylist()[0]
     duplicates = counts["keyed_rows"] - counts["distinct_keys"]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import operator
 import re
 import sys
 from dataclasses import dataclass
@@ -104,6 +105,37 @@ def check_name(name: str, what: str, place: Place) -> None:
         message = f"{what} {name!r} is not a portable name"
         hint = "use lower-case letters, digits and _, at most 48, starting with a letter"
         raise place.error(message, hint=hint)
+
+
+def check_number(
+    declared: object,
+    name: str,
+    kind: type[int | float],
+    *,
+    least: float | None = None,
+    above: float | None = None,
+    most: float | None = None,
+    below: float | None = None,
+) -> None:
+    """Refuse an attribute ``name`` of ``declared`` that is not of this ``kind`` or out of its range.
+
+    The DeclarationError has no place yet: who imports the declaration's file knows it.
+    """
+    value = getattr(declared, name)
+    bounds = [
+        (least, operator.ge, "at least"),
+        (above, operator.gt, "more than"),
+        (most, operator.le, "at most"),
+        (below, operator.lt, "less than"),
+    ]
+    given = [(bound, holds, words) for bound, holds, words in bounds if bound is not None]
+    kinds = int if kind is int else int | float
+    is_number = isinstance(value, kinds) and not isinstance(value, bool)
+    if not is_number or not all(holds(value, bound) for bound, holds, _ in given):
+        message = f"{type(declared).__name__}({name}={value!r}) is out of range"
+        wanted = " and ".join(f"{words} {bound}" for bound, _, words in given)
+        whole = "a whole number" if kind is int else "a number"
+        raise DeclarationError(message, hint=f"{name} is {whole}, {wanted}")
 
 
 def description_of(declared: type, place: Place) -> str:

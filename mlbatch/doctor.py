@@ -14,6 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from mlbatch.errors import ExitCode, MlbatchError
 from mlbatch.job import Job
+from mlbatch.rehearsal import rehearse
 from mlbatch.tools import Tools
 from mlbatch.unloading import take_snapshot
 
@@ -110,6 +111,7 @@ def _ledger(tools: Tools) -> str:
 
 
 def _job(job: type[Job], tools: Tools) -> str:
+    rehearse(job)
     view = job.features.view
     view.check_source(tools.warehouse.fetch(view.query.empty()).schema)
     champion = tools.tracking.resolve(job.name)

@@ -26,9 +26,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import pyarrow as pa
 
-from mlbatch.declaration import Place, description_of
+from mlbatch.declaration import Place, check_number, description_of
 from mlbatch.errors import DeclarationError
-from mlbatch.gates import Gate, metric_names
+from mlbatch.gates import Gate, less_is_better, metric_names
 from mlbatch.query import GONE
 from mlbatch.table import Output
 from mlbatch.view import FeatureView
@@ -47,12 +47,28 @@ class Training:
     holdout: float = 0.2
     """Share of the split keys that the model never sees and is judged on."""
     split_by: str | tuple[str, ...] | None = None
-    """Columns whose rows stay on one side of every split; the entity key by default."""
+    """Columns whose rows stay on one side of every split; the entity key by default. A row where one of
+    them is NULL is left out."""
     threshold_recall: float | None = None
     """For two classes: choose the threshold that finds this share of the positives."""
     seed: int = 0
     cache_megabytes: int = 8_192
     """Disk that the extracted features may take while they are learnt from; see `extraction`."""
+
+    def __post_init__(self) -> None:
+        """Refuse what nothing could be learnt or judged with; DeclarationError."""
+        check_number(self, "epochs", int, least=1)
+        check_number(self, "folds", int, least=1)
+        check_number(self, "holdout", float, above=0, below=1)
+        if self.threshold_recall is not None:
+            check_number(self, "threshold_recall", float, above=0, most=1)
+        check_number(self, "seed", int, least=0, most=2**32 - 1)
+        check_number(self, "cache_megabytes", int, least=0)
+        names = self.split_by if isinstance(self.split_by, tuple) else (self.split_by,)
+        named = names and all(isinstance(name, str) and name for name in names)
+        if self.split_by is not None and not named:
+            message = f"Training(split_by={self.split_by!r}) names no column"
+            raise DeclarationError(message, hint='write split_by="recipe_id", or a tuple of names')
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +79,16 @@ class Delta:
     """How far before the watermark a delta starts, for rows that were committed late."""
     lag: timedelta = timedelta(0)
     """How far behind the warehouse's clock the watermark stays."""
+
+    def __post_init__(self) -> None:
+        """Refuse to look ahead: rows between the watermark and a delta's start would never be read."""
+        for name in ("overlap", "lag"):
+            value = getattr(self, name)
+            if not isinstance(value, timedelta) or value < timedelta(0):
+                message = f"Delta({name}={value!r}) is not a time to look back"
+                raise DeclarationError(
+                    message, hint=f"write {name}=timedelta(hours=1), or 0 of them"
+                )
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +106,14 @@ class Limits:
     """Longest text a model is given; MeCab's time grows with the square of some texts."""
     label_distance: float = 0.2
     """Share of labels that may go to other labels when a new model takes over, by their counts."""
+
+    def __post_init__(self) -> None:
+        """Refuse shares beyond [0, 1] and counts below zero; DeclarationError."""
+        check_number(self, "quarantined_share", float, least=0, most=1)
+        check_number(self, "quarantined_rows", int, least=0)
+        check_number(self, "quarantined_parts", int, least=0)
+        check_number(self, "text_characters", int, least=1)
+        check_number(self, "label_distance", float, least=0, most=1)
 
     def allows(self, quarantined: int, rows: int) -> bool:
         """Whether a run of ``rows`` rows may go on with so many of them set aside."""
@@ -127,6 +161,7 @@ class Job:
         _check_predict(cls)
         _check_features(cls)
         _check_labels(cls)
+        _check_training(cls)
         _check_gates(cls)
 
     @classmethod
@@ -150,6 +185,9 @@ _NEEDED: dict[str, tuple[str, Callable[[object], bool]]] = {
     "model": ("a function that returns a scikit-learn pipeline", callable),
     "output": ("an Output class", lambda v: _is_class(v, Output)),
     "owner": ("who answers for the job", lambda v: isinstance(v, str) and bool(v.strip())),
+    "training": ("a Training(...)", lambda v: isinstance(v, Training)),
+    "delta": ("a Delta(...)", lambda v: isinstance(v, Delta)),
+    "limits": ("a Limits(...)", lambda v: isinstance(v, Limits)),
 }
 
 
@@ -223,6 +261,13 @@ def _check_labels(job: type[Job]) -> None:
         raise labels.place.error(message, column=table.label)
 
 
+def _check_training(job: type[Job]) -> None:
+    count = len(job.classes())
+    if job.training.threshold_recall is not None and count > 2:  # noqa: PLR2004  yes or no
+        message = f"{job.__name__}: threshold_recall is for two labels, and its output has {count}"
+        raise job.place.error(message, hint="leave it out; a gate on a label's recall may do")
+
+
 def _check_gates(job: type[Job]) -> None:
     """Now, since the gates are asked only after the whole training."""
     gates = job.gates
@@ -236,6 +281,22 @@ def _check_gates(job: type[Job]) -> None:
             meant = f"did you mean {near[0]!r}? " if near else ""
             message = f"{job.__name__}: {gate.metric!r} of a gate is no metric of its evaluation"
             raise job.place.error(message, hint=f"{meant}it has: {', '.join(known)}")
+        _check_direction(job, gate)
+
+
+def _check_direction(job: type[Job], gate: Gate) -> None:
+    is_less = less_is_better(gate.metric)
+    given, better, wrong, right = (
+        (gate.at_least, "less", "at_least", "at_most")
+        if is_less
+        else (gate.at_most, "more", "at_most", "at_least")
+    )
+    if given is not None:
+        message = (
+            f"{job.__name__}: of {gate.metric} {better} is better, a gate has no {wrong} for it"
+        )
+        hint = f'write Gate("{gate.metric}", {right}={given})'
+        raise job.place.error(message, hint=hint)
 
 
 def check_one_writer(jobs: dict[str, type[Job]]) -> dict[str, DeclarationError]:

@@ -37,6 +37,7 @@ def select_training_rows(job: type[Job]) -> str:
         job.labels.view.query,
         key=view.key,
         split_by=job.split_key(),
+        cursor=view.cursor,
         tombstone=view.tombstone,
         feature_columns=[column.name for column in view.columns if column.name in wanted],
         label=job.output.table.label,
@@ -95,6 +96,9 @@ class LabelledRows:
         labels = batch.column(self.job.output.table.label).to_pylist()
         known = set(self.job.classes())
         reasons |= {row: "unknown_label" for row, label in enumerate(labels) if label not in known}
+        # With the rows of no group on both sides of a split, the model would be judged on what it saw.
+        splits = batch.column(SPLIT).to_pylist()
+        reasons |= {row: "no_split_key" for row, split in enumerate(splits) if split is None}
         left_out.update(reasons.values())
         kept = [row for row in range(batch.num_rows) if row not in reasons]
         return batch.take(pa.array(kept, pa.int64()))

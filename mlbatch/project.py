@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import importlib
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,8 +103,12 @@ def imported_root() -> Path | None:
 def _load_job(name: str, file: Path) -> type[Job]:
     try:
         module = importlib.import_module(f"jobs.{name}.job")
-    except DeclarationError:
-        raise
+    except UsageError as error:
+        if isinstance(error, DeclarationError) and error.file is not None:
+            raise
+        # A value that is wrong by itself, as a Gate, does not know where it stands.
+        place, line = _place_of(error, file)
+        raise DeclarationError(error.message, hint=error.hint, file=place, line=line) from error
     except (Exception, SystemExit) as error:
         # A script that exits would take the other jobs along.
         message = f"jobs/{name} cannot be imported: {type(error).__name__}: {error}"
@@ -126,12 +131,13 @@ def _place_of(error: BaseException, file: Path) -> tuple[str, int | None]:
     """The innermost line of the project's own files that led to ``error``."""
     if isinstance(error, SyntaxError) and error.filename is not None:
         return error.filename, error.lineno
-    root = str(file.parents[2])
+    # Not all of its root: an environment may lie there, with what the project's files call.
+    homes = tuple(f"{file.parents[2] / package}{os.sep}" for package in _PACKAGES)
     place: tuple[str, int | None] = (str(file), None)
     trace = error.__traceback__
     while trace is not None:
         name = trace.tb_frame.f_code.co_filename
-        if name.startswith(root):
+        if name.startswith(homes):
             place = (name, trace.tb_lineno)
         trace = trace.tb_next
     return place

@@ -303,14 +303,16 @@ def training_query(
     *,
     key: tuple[str, ...],
     split_by: tuple[str, ...],
+    cursor: str | None,
     tombstone: str | None,
     feature_columns: Sequence[str],
     label: str,
 ) -> str:
     """Features joined with labels by ``key``, in the order of a stable hash of the key.
 
-    Adds ``mlbatch_order`` (MD5 of the key) and ``mlbatch_split`` (MD5 of ``split_by``). Deleted
-    entities are left out.
+    One row a key: its newest by ``cursor``, if that is no tombstone, with its one label; a key whose
+    labels contradict each other has none. Adds ``mlbatch_order`` (MD5 of the key) and
+    ``mlbatch_split`` (MD5 of ``split_by``, NULL where one of its columns is).
     """
     order = exp.alias_(_md5(key), "mlbatch_order", quoted=True)
     split = exp.alias_(_md5(split_by), "mlbatch_split", quoted=True)
@@ -318,10 +320,38 @@ def training_query(
     joined = exp.select(*wanted, exp.column(_quoted(label), "l"), order, split)
     joined = joined.from_(features.tree.copy().subquery("q"))
     same = [exp.EQ(this=_column(k), expression=exp.column(_quoted(k), "l")) for k in key]
-    joined = joined.join(labels.tree.copy().subquery("l"), on=exp.and_(*same))
+    joined = joined.join(_one_label(labels, key, label).subquery("l"), on=exp.and_(*same))
+    joined = _newest(joined, key, cursor)
     if tombstone is not None:
-        joined = joined.where(_column(tombstone).is_(exp.null()))
+        # Not before the newest is known: an older row of a deleted entity would come back.
+        joined = joined.qualify(_column(tombstone).is_(exp.null()))
     return render(joined.order_by(exp.column(_quoted("mlbatch_order"))))
+
+
+def _one_label(labels: FeatureQuery, key: tuple[str, ...], label: str) -> exp.Select:
+    """Of each key its one label, repeated or not; NULL is no label where there is another."""
+    columns = [_column(name) for name in (*key, label)]
+    each = exp.select(*columns).distinct().from_(labels.tree.copy().subquery("q"))
+    kinds = exp.Window(
+        this=exp.Count(this=_column(label)), partition_by=[_column(name) for name in key]
+    )
+    known = _newest(exp.select(*columns).from_(each.subquery("q")), key, label)
+    return known.qualify(exp.LTE(this=kinds, expression=exp.Literal.number(1)))
+
+
+def contradiction_query(labels: FeatureQuery, *, key: tuple[str, ...], label: str) -> str:
+    """The first key with several labels, and in ``mlbatch_keys`` how many there are; else no row."""
+    names = [_column(name) for name in key]
+    several = exp.GT(
+        this=exp.Count(this=exp.Distinct(expressions=[_column(label)])),
+        expression=exp.Literal.number(1),
+    )
+    keyed = [name.is_(exp.null()).not_() for name in names]
+    found = exp.select(*names).from_(labels.tree.copy().subquery("q")).where(exp.and_(*keyed))
+    found = found.group_by(*names).having(several)
+    total = exp.Window(this=exp.Count(this=exp.Star()))
+    told = exp.select(*names, exp.alias_(total, "mlbatch_keys", quoted=True))
+    return render(told.from_(found.subquery("q")).order_by(*names).limit(1))
 
 
 def _md5(names: tuple[str, ...]) -> exp.Expr:

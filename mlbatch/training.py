@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mlbatch.creation import count_rows
 from mlbatch.errors import GateRefused, UsageError
 from mlbatch.extraction import Extracted, extract
 from mlbatch.fitting import EpochMetrics, FitResult, Plan, fit
@@ -18,9 +19,12 @@ from mlbatch.gates import Verdict, judge
 from mlbatch.labelled import LabelledRows, select_training_rows
 from mlbatch.predicting import judged
 from mlbatch.project import code_digest
+from mlbatch.query import contradiction_query
+from mlbatch.rehearsal import rehearse
 from mlbatch.reporting import counted
 from mlbatch.tracking import TrainingRecord
 from mlbatch.unloading import take_snapshot
+from mlbatch.window import Window
 
 if TYPE_CHECKING:
     from mlbatch.job import Job
@@ -52,8 +56,10 @@ class Trained:
 def train(job: type[Job], tools: Tools) -> Trained:
     """Fit the job's model on its labelled rows, register it, and promote it when its gates hold.
 
-    Raises UsageError when there is nothing to learn from.
+    Raises UsageError when there is nothing to learn from, DeclarationError, before anything is
+    unloaded, when the job's model cannot learn so.
     """
+    rehearse(job)
     training_id = tools.new_id()
     snapshot = _take_rows(job, training_id, tools)
     epochs: list[EpochMetrics] = []
@@ -109,6 +115,8 @@ def _learning_plan(job: type[Job]) -> Plan:
 def _take_rows(job: type[Job], training_id: str, tools: Tools) -> Snapshot:
     for view in (job.features.view, job.labels.view):
         view.check_source(tools.warehouse.fetch(view.query.empty()).schema)
+    count_rows(job.features.view, Window(), tools)
+    _tell_contradictions(job, tools)
     prefix = f"{tools.storage.prefix}mlbatch/{job.name}/train/{training_id}/"
     snapshot = take_snapshot(tools.warehouse, tools.storage, select_training_rows(job), prefix)
     if not snapshot.rows:
@@ -120,6 +128,17 @@ def _take_rows(job: type[Job], training_id: str, tools: Tools) -> Snapshot:
         f"{counted(snapshot.rows, 'labelled row')} in {counted(len(snapshot.parts), 'part')}",
     )
     return snapshot
+
+
+def _tell_contradictions(job: type[Job], tools: Tools) -> None:
+    """A key with several labels teaches nothing, and people should know of it."""
+    labels, key = job.labels.view, job.features.view.key
+    query = contradiction_query(labels.query, key=key, label=job.output.table.label)
+    for first in tools.warehouse.fetch(query).to_pylist():
+        count = counted(first.pop("mlbatch_keys"), "key")
+        example = ", ".join(f"{name} {value}" for name, value in first.items())
+        line = f"{labels.name} gives {count} more than one label, as {example}; left out"
+        tools.notify("notice", line)
 
 
 def _register(

@@ -7,16 +7,16 @@ name; nobody writes a window in it. `RecipeText` in ``feature_store/recipe_text.
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, get_args
+from zoneinfo import ZoneInfo, available_timezones
 
 import pyarrow as pa
 
 from mlbatch.declaration import Column, Place, columns_of, description_of
-from mlbatch.query import FeatureQuery
-
-NullCursor = Literal["always", "never"]
+from mlbatch.query import FeatureQuery, NullCursor
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +106,8 @@ class FeatureView:
     ) -> None:
         """Check the declaration against its SQL; DeclarationError names file and line."""
         place = Place.of(cls)
+        _check_null_cursor(cls, place, null_cursor)
+        _check_zone(cls, place, zone)
         cls.view = View(
             name=cls.__name__,
             description=description_of(cls, place),
@@ -140,6 +142,25 @@ def _sql_file(declared: type, place: Place, query: str | None) -> Path:
         message = f"{declared.__name__}: its query {file.name} is missing"
         raise place.error(message, hint=f"write the SELECT in {file}")
     return file
+
+
+def _check_null_cursor(declared: type, place: Place, null_cursor: str) -> None:
+    known = get_args(NullCursor)
+    if null_cursor not in known:
+        message = f"{declared.__name__}: null_cursor is {null_cursor!r}"
+        raise place.error(message, hint=f"it is {' or '.join(map(repr, known))}")
+
+
+def _check_zone(declared: type, place: Place, zone: str) -> None:
+    try:
+        ZoneInfo(zone)
+    except (KeyError, ValueError, TypeError, OSError) as error:
+        # Folders of zones and paths out of them are other errors than an unknown name.
+        near = difflib.get_close_matches(str(zone), available_timezones(), n=1)
+        meant = f"did you mean {near[0]!r}? " if near else ""
+        message = f"{declared.__name__}: {zone!r} is no time zone"
+        hint = f'{meant}write zone="UTC", or a name as "Asia/Tokyo"'
+        raise place.error(message, hint=hint) from error
 
 
 def _check(view: View) -> None:

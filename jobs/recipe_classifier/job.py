@@ -5,8 +5,7 @@ from typing import Annotated, Literal
 from feature_store.recipe_label import RecipeLabel
 from feature_store.recipe_text import RecipeText
 from jobs.recipe_classifier.model import build
-from mlbatch import Doc, Gate, Ge, Job, Le, Output
-from mlbatch.job import Training
+from mlbatch import Doc, Gate, Ge, Job, Le, Output, Training
 
 Category = Literal[
     "肉のおかず", "魚介のおかず", "野菜・卵・豆腐のおかず", "サラダ", "ごはんもの",

@@ -5,8 +5,7 @@ from typing import Annotated
 from feature_store.step_label import StepLabel
 from feature_store.step_text import StepText
 from jobs.step_classifier.model import build
-from mlbatch import Doc, Gate, Ge, Job, Le, Output
-from mlbatch.job import Training
+from mlbatch import Doc, Gate, Ge, Job, Le, Output, Training
 
 
 class StepOrNot(Output, table="step_or_not", key="step_id", label="is_step"):

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import date, datetime
 from functools import partial
 
+import numpy as np
 import pytest
 from bad_inputs import ACCEPTED, REFUSED, bad_input
-from sklearn.linear_model import SGDClassifier
-from sklearn.pipeline import make_pipeline
+from sklearn.base import clone
+from sklearn.compose import make_column_transformer
+from sklearn.feature_extraction.text import HashingVectorizer, TfidfVectorizer
+from sklearn.linear_model import LogisticRegression, SGDClassifier
+from sklearn.pipeline import make_pipeline, make_union
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from toy.harness import ToyHarness, note
 from toy.job import Toy
+from toy.things import job_of, things_of
 
+from mlbatch.doctor import examine
 from mlbatch.engine import WorkerDied
 from mlbatch.engines.local import LocalEngine
 from mlbatch.errors import (
     DeclarationError,
+    ExitCode,
     GateRefused,
     ModelIncompatible,
     ModelTampered,
@@ -24,8 +33,9 @@ from mlbatch.errors import (
 )
 from mlbatch.gates import Gate, judge
 from mlbatch.job import Training, reading_inputs_only
+from mlbatch.rehearsal import invented
 from mlbatch.saved_model import _load_once as load_once
-from mlbatch.testing import FolderTracking
+from mlbatch.testing import FolderTracking, JobHarness
 from mlbatch.text import words
 from mlbatch.training import train
 
@@ -123,6 +133,44 @@ def test_rows_that_cannot_be_learnt_from_are_left_out_and_counted(taught):
     assert trained.left_out == {"unknown_label": 1, "missing_value": 1, "too_long": 1}
 
 
+def test_training_takes_the_newest_row_of_a_key_as_inference_does(taught):
+    older = [note(n, "good, once", minutes=n - 1_000) for n in range(50)]
+    gone = [note(400, "good", minutes=1), note(400, "good", minutes=2)]
+    gone[1]["deleted_at"] = gone[1]["updated_at"]
+    taught.notes([*older, *gone], key=("id", "updated_at"))
+    taught.given("moods", [{"note_id": 400, "label": "good"}], key="note_id")
+    trained = taught.train()
+    # The older row of an entity that was deleted since does not come back either.
+    assert trained.rows == 200
+    assert "51 rows repeat a key (note_id); the newest row of each key is taken" in taught.notices
+
+
+def test_a_key_is_learnt_with_one_label_or_not_at_all(taught):
+    said = [(1, "good"), (1, "good"), (2, "bad"), (2, "good"), (4, "bad"), (4, "good")]
+    taught.given("moods", [{"note_id": n, "label": told} for n, told in said], key="note_id")
+    assert taught.train().rows == 198
+    assert "Moods gives 2 keys more than one label, as note_id 2; left out" in taught.notices
+
+
+@pytest.mark.parametrize("split_by", ["place", ("place", "thing"), ("thing", "place")])
+def test_rows_without_a_split_key_are_left_out_and_counted(tmp_path, split_by):
+    job = job_of(int, ("thing",))
+    job.training = Training(split_by=split_by)
+    harness = JobHarness(job, tmp_path)
+    rows = [
+        {
+            "thing": n,
+            "place": None if n < 3 else f"place {n // 2}",
+            "text": f"{'good fine' if n % 3 else 'bad sad'} {n}",
+            "label": "good" if n % 3 else "bad",
+            "updated_at": datetime(2026, 1, 1),
+        }
+        for n in range(200)
+    ]
+    harness.given("things", rows, key="thing", schema=things_of(int))
+    assert harness.train().left_out == {"no_split_key": 3}
+
+
 def model_of(taught, workers):
     """The weights that training with so many workers gives, and what it told on the way."""
     told = []
@@ -172,6 +220,72 @@ def test_a_model_that_reads_what_is_no_input_is_told_with_job_column_and_inputs(
     )
     assert caught.value.hint == "did you mean 'text'? `inputs` of the job names: text"
     assert caught.value.location.endswith(f"toy/job.py:{Toy.place.line}")
+
+
+def _texts(batch):
+    return batch.column("text").to_pylist()
+
+
+def _lengths(batch):
+    return np.array([[len(text)] for text in _texts(batch)], float)
+
+
+def _refuses_what_is_invented(batch):
+    if "good" not in " ".join(_texts(batch)):
+        message = "unheard of"
+        raise ValueError(message)
+    return _texts(batch)
+
+
+LEARNER = SGDClassifier(loss="log_loss")
+UNTEACHABLE = [
+    ((FunctionTransformer(_lengths), StandardScaler(), LEARNER), "the step 'standardscaler'"),
+    (
+        (make_column_transformer((StandardScaler(), ["text"])), LEARNER),
+        "a ColumnTransformer, would",
+    ),
+    ((FunctionTransformer(_texts), TfidfVectorizer(), LEARNER), "the step 'tfidfvectorizer'"),
+    ((make_union(words("text"), TfidfVectorizer()), LEARNER), "the step 'featureunion'"),
+    ((words("text"), LogisticRegression()), "a LogisticRegression, has no partial_fit"),
+    ((LEARNER,), "its model is a Pipeline that makes no features"),
+]
+
+
+@pytest.mark.parametrize(("steps", "message"), UNTEACHABLE)
+def test_a_model_that_cannot_learn_is_told_before_anything_is_unloaded(
+    taught, monkeypatch, steps, message
+):
+    monkeypatch.setattr(Toy, "model", lambda: make_pipeline(*map(clone, steps)))
+    with pytest.raises(DeclarationError) as caught:
+        taught.train()
+    assert caught.value.message.startswith("toy: ")
+    assert message in caught.value.message
+    assert "keep no state: words()" in caught.value.hint or "partial_fit" in caught.value.hint
+    assert caught.value.location.endswith(f"toy/job.py:{Toy.place.line}")
+    assert not list(taught.tools.storage.root.rglob("*.parquet"))
+    (told,) = (finding for finding in examine(taught.tools, [Toy]) if finding.name == "job toy")
+    assert (told.exit_code, told.detail) == (ExitCode.USAGE, str(caught.value))
+
+
+def test_a_model_that_cannot_be_built_is_told_with_its_job(taught, monkeypatch):
+    monkeypatch.setattr(Toy, "model", lambda: words("text", n_feature=1))
+    with pytest.raises(DeclarationError, match="toy: its model cannot be built: TypeError"):
+        taught.train()
+
+
+def test_what_refuses_invented_rows_alone_is_trained(taught, monkeypatch):
+    steps = (FunctionTransformer(_refuses_what_is_invented), HashingVectorizer(), LEARNER)
+    monkeypatch.setattr(Toy, "model", lambda: make_pipeline(*map(clone, steps)))
+    trusted = (f"{__name__}._refuses_what_is_invented",)
+    monkeypatch.setattr(Toy, "trusted_types", trusted)
+    assert taught.train().rows == 200
+
+
+@pytest.mark.parametrize("kind", [bool, int, float, str, date, datetime])
+def test_rows_are_invented_of_every_type(kind):
+    job = job_of(kind, ("place",))
+    job.inputs = ("thing", "text")
+    assert [column.null_count for column in invented(job).columns] == [0, 0]
 
 
 @pytest.mark.parametrize("error", [KeyError("good"), KeyError(), KeyError(3)])

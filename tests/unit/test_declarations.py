@@ -149,6 +149,9 @@ BROKEN_GATES = [
     ('(Gate("class_02_f1", at_least=0.5),)', "'class_02_f1' of a gate", "class_01_recall"),
     ('(Gate("f1_macro", at_least=0.5))', "Toy has a wrong `gates`", "(Gate(...),)"),
     ('("f1_macro",)', "Toy has a wrong `gates`", "it is a tuple of gates"),
+    ('(Gate("log_loss", at_least=0.5),)', "of log_loss less is better", 'Gate("log_loss", at_most=0.5)'),
+    ('(Gate("calibration_error", at_least=0),)', "of calibration_error less is", "at_most=0)"),
+    ('(Gate("class_00_f1", at_most=0.5),)', "of class_00_f1 more is better", 'Gate("class_00_f1", at_least=0.5)'),
 ]  # fmt: skip
 
 
@@ -161,7 +164,9 @@ def test_a_wrong_gate_is_refused_before_any_training(project, gates, message, hi
     assert error.location == f"{project}/jobs/toy/job.py:16"
 
 
-@pytest.mark.parametrize("gates", ["()", '(Gate("class_01_recall", at_least=0.5),)'])
+@pytest.mark.parametrize(
+    "gates", ["()", '(Gate("class_01_recall", at_least=0.5), Gate("log_loss", at_most=0.5))']
+)
 def test_gates_on_what_the_evaluation_has_are_taken(project, gates):
     change(project / "jobs/toy/job.py", '"tests"', f'"tests"\n    gates = {gates}')
     assert not load_project(project).faults
@@ -175,6 +180,11 @@ BROKEN_VIEWS = [
     ('    owner = "tests"\n', "", "has no owner", 6),
     ("text: Ann", "texts: Ann", "gives no column 'texts'", None),
     ('Annotated[str, Doc("Text.")]', "str", "no description", 10),
+    ("tombstone=", 'zone="Asia/Tokio", tombstone=', "Notes: 'Asia/Tokio' is no time zone", 6),
+    ("tombstone=", 'zone="Asia", tombstone=', "Notes: 'Asia' is no time zone", 6),
+    ("tombstone=", 'zone="/etc/passwd", tombstone=', "is no time zone", 6),
+    ("tombstone=", "zone=None, tombstone=", "is no time zone", 6),
+    ("tombstone=", 'null_cursor="nevr", tombstone=', "Notes: null_cursor is 'nevr'", 6),
 ]  # fmt: skip
 
 
@@ -185,6 +195,82 @@ def test_a_wrong_view(project, old, new, message, line):
     assert message in str(error)
     if line is not None:
         assert error.location == f"{project}/feature_store/notes.py:{line}"
+
+
+def test_a_zone_that_is_misspelt_is_met_with_the_nearest(project):
+    change(project / "feature_store/notes.py", "tombstone=", 'zone="Asia/Tokio", tombstone=')
+    assert fault(project).hint.startswith("did you mean 'Asia/Tokyo'?")
+
+
+BROKEN_VALUES = [
+    ("training = Training(epochs=0)", "Training(epochs=0)", "a whole number, at least 1"),
+    ("training = Training(epochs=2.5)", "Training(epochs=2.5)", "a whole number, at least 1"),
+    ("training = Training(epochs=True)", "Training(epochs=True)", "a whole number, at least 1"),
+    ("training = Training(folds=0)", "Training(folds=0)", "at least 1"),
+    ("training = Training(holdout=1.5)", "Training(holdout=1.5)", "more than 0 and less than 1"),
+    ("training = Training(holdout=0)", "Training(holdout=0)", "more than 0 and less than 1"),
+    ("training = Training(holdout=float('nan'))", "(holdout=nan)", "more than 0 and less than 1"),
+    ("training = Training(holdout='a')", "Training(holdout='a')", "a number, more than 0"),
+    ("training = Training(threshold_recall=97)", "(threshold_recall=97)", "at most 1"),
+    ("training = Training(seed=-1)", "Training(seed=-1)", "at least 0"),
+    ("training = Training(cache_megabytes=-1)", "(cache_megabytes=-1)", "at least 0"),
+    ("training = Training(split_by=())", "Training(split_by=())", 'split_by="recipe_id"'),
+    ("training = Training(split_by='')", "Training(split_by='')", 'split_by="recipe_id"'),
+    ("training = Training(split_by=3)", "Training(split_by=3)", 'split_by="recipe_id"'),
+    ("delta = Delta(overlap=timedelta(days=-3))", "Delta(overlap=", "overlap=timedelta(hours=1)"),
+    ("delta = Delta(lag=timedelta(seconds=-1))", "Delta(lag=", "lag=timedelta(hours=1)"),
+    ("delta = Delta(overlap=3)", "Delta(overlap=3)", "overlap=timedelta(hours=1)"),
+    ("limits = Limits(quarantined_share=1.5)", "Limits(quarantined_share=1.5)", "at most 1"),
+    ("limits = Limits(quarantined_share=-0.1)", "(quarantined_share=-0.1)", "at least 0"),
+    ("limits = Limits(quarantined_rows=-1)", "Limits(quarantined_rows=-1)", "at least 0"),
+    ("limits = Limits(quarantined_parts=-1)", "Limits(quarantined_parts=-1)", "at least 0"),
+    ("limits = Limits(text_characters=0)", "Limits(text_characters=0)", "at least 1"),
+    ("limits = Limits(label_distance=20)", "Limits(label_distance=20)", "at most 1"),
+    ("gates = (Gate('f1_macro'),)", "needs exactly one condition", "give at_least="),
+    ("training = Training", "Toy has a wrong `training`", "it is a Training(...)"),
+    ("delta = timedelta(hours=1)", "Toy has a wrong `delta`", "it is a Delta(...)"),
+    ("limits = None", "Toy lacks `limits`", "it is a Limits(...)"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("line", "message", "hint"), BROKEN_VALUES)
+def test_a_value_that_is_wrong_by_itself(project, line, message, hint):
+    job = project / "jobs/toy/job.py"
+    imports = "from datetime import timedelta\nfrom mlbatch import Delta, Limits, Training\n"
+    job.write_text(imports + JOB + f"    {line}\n")
+    error = fault(project)
+    assert message in error.message
+    assert hint in error.hint
+    of_class = "wrong `" in message or "lacks" in message
+    assert error.location == f"{job}:{18 if of_class else 26}"
+
+
+def test_a_threshold_is_for_two_labels(project):
+    job = project / "jobs/toy/job.py"
+    change(job, "Le, Output", "Le, Output, Training")
+    change(job, '"tests"', '"tests"\n    training = Training(threshold_recall=0.9)')
+    assert not load_project(project).faults
+    change(job, '"bad"]', '"bad", "odd"]')
+    # In a fresh process.
+    for name in [n for n in sys.modules if n.partition(".")[0] == "jobs"]:
+        del sys.modules[name]
+    assert "threshold_recall is for two labels, and its output has 3" in fault(project).message
+
+
+def test_the_longest_text_of_a_column_is_declared_with_a_public_name(project):
+    change(project / "jobs/toy/job.py", "Le, Output", "Le, MaxLen, Output")
+    change(project / "jobs/toy/job.py", '"bad"], Doc', '"bad"], MaxLen(4), Doc')
+    assert load_project(project).job("toy").output.table.column("label").max_length == 4
+
+
+def test_the_place_of_an_error_is_in_the_project_s_own_folders(project):
+    """An environment of Python below the root is not the project's code."""
+    (project / "lent.py").write_text("def fail():\n    raise ValueError('no')\n")
+    change(project / "jobs/toy/job.py", "def build():", "import lent\nlent.fail()\ndef build():")
+    try:
+        assert fault(project).location == f"{project}/jobs/toy/job.py:8"
+    finally:
+        sys.modules.pop("lent", None)
 
 
 def test_a_view_without_columns(project):

@@ -35,7 +35,7 @@ from mlbatch.connectors.skops_file import (
 from mlbatch.errors import ModelIncompatible, ModelTampered, UsageError
 from mlbatch.evaluation import confusion_svg, evaluate
 from mlbatch.fitting import LabelledBatch, Plan, fit
-from mlbatch.gates import metric_names
+from mlbatch.gates import Gate, less_is_better, metric_names
 from mlbatch.model import TrainedModel
 from mlbatch.text import TRUSTED, characters, words
 
@@ -179,6 +179,22 @@ def test_gates_may_name_exactly_what_an_evaluation_measures(classes):
     chances = np.full((len(answers), len(classes)), 1 / len(classes))
     found = evaluate(classes, answers, answers, chances)
     assert metric_names(len(classes)) == tuple(found.metrics())
+
+
+@pytest.mark.parametrize("classes", [(False, True), ("a", "b", "c")])
+def test_a_worse_model_is_worse_in_each_metric_s_own_direction(classes):
+    truths = [*classes, *classes, classes[0]]
+    places = np.array([classes.index(truth) for truth in truths])
+    # Each class has its misses, and they are told with confidence.
+    told = np.where(np.arange(len(places)) < len(classes), (places + 1) % len(classes), places)
+    sure = np.eye(len(classes)) * 0.9 + 0.1 / len(classes)
+    good = evaluate(classes, truths, truths, sure[places]).metrics()
+    bad = evaluate(classes, truths, [classes[n] for n in told], sure[told]).metrics()
+    for metric in set(good) - {"rows_judged"}:
+        assert (bad[metric] > good[metric]) == less_is_better(metric), metric
+        gate = Gate(metric, not_worse_than_champion_by=0.01)
+        assert gate.check(good, bad).passed
+        assert not gate.check(bad, good).passed, metric
 
 
 def test_tables_are_aligned_for_japanese():

@@ -114,6 +114,7 @@ def test_training_rows_come_in_the_order_of_a_hash(run):
         labels,
         key=("id",),
         split_by=("id", "Mixed Case"),
+        cursor="seen",
         tombstone="gone",
         feature_columns=["id", "Mixed Case"],
         label="label",

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlbatch.dialect import CONNECTION_SETTINGS, to_duckdb
-from mlbatch.query import FeatureQuery
+from mlbatch.query import FeatureQuery, contradiction_query, training_query
 from mlbatch.window import Window
 
 CONNECTION = duckdb.connect()
@@ -135,3 +135,67 @@ def test_keys_that_are_gone_come_as_tombstones(rows, keys, gone):
 def test_the_ends_of_time_fit_every_zone(zone, window):
     rows = [(1, "x", 0, DAY)]
     assert answer(QUERY.windowed(window, cursor="seen", zone=zone), rows) == rows
+
+
+LABELS = FeatureQuery.parse("SELECT a, b, label FROM labels")
+LABEL_ROWS = st.lists(
+    st.tuples(
+        st.none() | st.integers(1, 3), st.none() | st.sampled_from("xy'"), st.none() | st.booleans()
+    ),
+    max_size=12,
+)
+
+
+def with_labels(rows):
+    columns = list(zip(*rows, strict=True)) or [[]] * 3
+    kinds = [pa.int64(), pa.string(), pa.bool_()]
+    arrays = [pa.array(c, kind) for c, kind in zip(columns, kinds, strict=True)]
+    CONNECTION.register("labels", pa.table(arrays, names=["a", "b", "label"]))
+
+
+def told_labels(rows):
+    """What was said of each key, apart from nothing."""
+    told = {row[:2]: set() for row in rows if None not in row[:2]}
+    for *key, label in rows:
+        if tuple(key) in told and label is not None:
+            told[tuple(key)].add(label)
+    return told
+
+
+@given(ROWS, LABEL_ROWS)
+def test_training_takes_each_key_once_with_its_one_label(rows, labels):
+    # The newest is unknown where two are equally new.
+    rows = list({(row[0], row[1], row[3]): row for row in rows}.values())
+    with_labels(labels)
+    # Rows of an odd number are deleted, and their tombstone stands for the rows before it.
+    features = FeatureQuery.parse("SELECT a, b, seen, NULLIF(n % 2, 0) AS gone FROM t")
+    sql = training_query(
+        features,
+        LABELS,
+        key=("a", "b"),
+        split_by=("a",),
+        cursor="seen",
+        tombstone="gone",
+        feature_columns=["a", "b", "seen"],
+        label="label",
+    )
+    newest = {}
+    for row in sorted(rows, key=lambda row: row[3] or DAY - timedelta(1)):
+        newest[row[:2]] = row
+    told = told_labels(labels)
+    wanted = [
+        (*key, seen, next(iter(told[key]), None))
+        for key, (_, _, n, seen) in newest.items()
+        if n % 2 == 0 and len(told.get(key, "ab")) < 2
+    ]
+    assert Counter(row[:4] for row in answer(sql, rows)) == Counter(wanted)
+
+
+@given(LABEL_ROWS)
+def test_contradicting_labels_are_counted_with_an_example(labels):
+    with_labels(labels)
+    found = CONNECTION.sql(
+        to_duckdb(contradiction_query(LABELS, key=("a", "b"), label="label"))
+    ).fetchall()
+    several = sorted(key for key, kinds in told_labels(labels).items() if len(kinds) > 1)
+    assert found == [(*key, len(several)) for key in several[:1]]

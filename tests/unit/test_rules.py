@@ -52,12 +52,30 @@ def test_a_relative_gate_follows_the_champion(value, champion, slack):
     assert gate.check({"f1": value}, {"accuracy": champion}).bound is None
 
 
+@given(SHARES, SHARES, SHARES)
+def test_of_a_loss_less_is_better(value, champion, slack):
+    gate = Gate("log_loss", not_worse_than_champion_by=slack)
+    verdict = gate.check({"log_loss": value}, {"log_loss": champion})
+    assert verdict.passed == (value <= champion + slack)
+    assert gate.check({"log_loss": value}, {}).passed
+    (verdict,) = judge([Gate("log_loss", at_most=champion)], {"log_loss": value}, {})
+    assert verdict.passed == (value <= champion)
+
+
 @pytest.mark.parametrize(
-    "gate", [Gate("f1", at_least=0.0), Gate("f1", not_worse_than_champion_by=1.0)]
+    "gate",
+    [
+        Gate("f1", at_least=0.0),
+        Gate("f1", at_most=1.0),
+        Gate("f1", not_worse_than_champion_by=1.0),
+        Gate("log_loss", not_worse_than_champion_by=1.0),
+    ],
 )
-@pytest.mark.parametrize("metrics", [{}, {"accuracy": 1.0}, {"f1": float("nan")}])
+@pytest.mark.parametrize(
+    "metrics", [{}, {"accuracy": 1.0}, {"f1": float("nan"), "log_loss": float("nan")}]
+)
 def test_what_was_not_measured_passes_no_gate(gate, metrics):
-    for champion in ({}, {"f1": 0.0}):
+    for champion in ({}, {"f1": 0.0, "log_loss": 9.0}):
         assert not gate.check(metrics, champion).passed
 
 
@@ -66,12 +84,17 @@ def test_verdicts_are_spelt_for_people():
         Gate("f1", at_least=0.8),
         Gate("f1", not_worse_than_champion_by=0.1),
         Gate("x", at_least=1),
+        Gate("log_loss", at_most=0.5),
+        Gate("log_loss", not_worse_than_champion_by=0.02),
     ]
-    told = [str(verdict) for verdict in judge(gates, {"f1": 0.75}, {})]
+    metrics, champion = {"f1": 0.75, "log_loss": 5.0}, {"log_loss": 0.2}
+    told = [str(verdict) for verdict in judge(gates, metrics, champion)]
     assert told == [
         "f1 0.750 (at least 0.800): refused",
         "f1 0.750 (no champion yet): ok",
         "x not measured (at least 1.000): refused",
+        "log_loss 5.000 (at most 0.500): refused",
+        "log_loss 5.000 (at most 0.220): refused",
     ]
 
 
@@ -81,6 +104,11 @@ def test_verdicts_are_spelt_for_people():
         (Gate("f1_macro", at_least=0.6), "f1_macro at least 0.60"),
         (Gate("rows_judged", at_least=200), "rows_judged at least 200"),
         (Gate("accuracy", at_least=0.9925), "accuracy at least 0.9925"),
+        (Gate("log_loss", at_most=0.5), "log_loss at most 0.50"),
+        (
+            Gate("log_loss", not_worse_than_champion_by=0.02),
+            "log_loss at most 0.02 above the champion's",
+        ),
         (
             Gate("f1_macro", not_worse_than_champion_by=0.02),
             "f1_macro at most 0.02 below the champion's",
@@ -100,10 +128,23 @@ def test_one_part_is_no_parts(number, told):
     assert counted(number, "part") == told
 
 
-@pytest.mark.parametrize("conditions", [{}, {"at_least": 0.1, "not_worse_than_champion_by": 0.1}])
+@pytest.mark.parametrize(
+    "conditions",
+    [
+        {},
+        {"at_least": 0.1, "not_worse_than_champion_by": 0.1},
+        {"at_least": 0.1, "at_most": 0.9},
+    ],
+)
 def test_a_gate_has_exactly_one_condition(conditions):
     with pytest.raises(UsageError, match="the gate on 'f1' needs exactly one condition"):
         Gate("f1", **conditions)
+
+
+@pytest.mark.parametrize("bound", [float("nan"), float("inf"), "0.8"])
+def test_a_gate_compares_with_a_number(bound):
+    with pytest.raises(UsageError, match="which no value passes"):
+        Gate("f1", at_least=bound)
 
 
 ALLOWED = {
