@@ -116,6 +116,19 @@ def told(harness):
     return {row["thing"]: row["label"] for row in harness.rows()}
 
 
+def test_long_keys_that_are_gone_fit_the_statements_of_every_warehouse(harness_of):
+    harness = harness_of(job_of(str, ("place", "thing")))
+    many = [f"{n:03}" + "語" * 252 for n in range(200)]
+    put(harness, str, many, "good")
+    harness.infer()
+    put(harness, str, many[199:], "good", instead_of="place")
+    done = reconcile(harness.job, harness.tools, max_deletes=199)
+    assert sum(run.totals.deleted for run in done.runs) == 199
+    assert len(done.runs) > 1
+    assert list(told(harness)) == many[199:]
+    assert harness.infer().run.new.kind is RunKind.DELTA
+
+
 def test_what_is_gone_from_a_source_without_tombstones_is_removed(harness_of):
     harness = harness_of(job_of(int, ("place", "thing"), tombstone=None))
     put(harness, int, range(9), "good")
