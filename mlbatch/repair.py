@@ -7,6 +7,7 @@ commits. A run has so many keys in its query; beyond that everything is read aga
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
@@ -142,12 +143,10 @@ def source_rows(job: type[Job], tools: Tools) -> pa.RecordBatchReader:
     select = view.query.windowed(
         Window(), cursor=view.cursor, zone=view.zone, columns=columns, newest_of=view.key
     )
-    prefix = f"{tools.storage.prefix}mlbatch/{job.name}/_reconcile/{tools.new_id()}/"
-    snapshot = take_snapshot(tools.warehouse, tools.storage, select, prefix)
     schema = allowing_null(pa.schema([view.column(name).field for name in columns]))
+    batches = read_beside(job, tools, select, schema, purpose="_reconcile")
     keys = [schema.field(name) for name in view.key]
     told = [*keys, ("source_at", pa.timestamp("us")), ("alive", pa.bool_())]
-    batches = read_snapshot(snapshot, tools, schema)
     return pa.RecordBatchReader.from_batches(
         pa.schema(told), (_source_batch(batch, view) for batch in batches)
     )
@@ -161,11 +160,27 @@ def _source_batch(batch: pa.RecordBatch, view: View) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays([*keys, at, alive], [*view.key, "source_at", "alive"])
 
 
-def read_snapshot(snapshot: Snapshot, tools: Tools, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    """All rows of a snapshot, a batch after another."""
-    for part in snapshot.parts:
-        with tools.storage.open(part.file_uri, etag=part.etag) as file:
-            yield from read_part(file, part, schema, batch_rows=READ_ROWS)
+def read_beside(
+    job: type[Job], tools: Tools, select: str, schema: pa.Schema, *, purpose: str
+) -> Iterator[pa.RecordBatch]:
+    """The rows of ``select`` as they are now, unloaded at once and beside any run.
+
+    The parts, below ``purpose``, are nobody's once they were read, and discarded.
+    """
+    prefix = f"{tools.storage.prefix}mlbatch/{job.name}/{purpose}/{tools.new_id()}/"
+    with ExitStack() as stack:
+        stack.callback(tools.storage.discard, prefix)
+        snapshot = take_snapshot(tools.warehouse, tools.storage, select, prefix)
+        return _read_once(snapshot, tools, schema, stack.pop_all())
+
+
+def _read_once(
+    snapshot: Snapshot, tools: Tools, schema: pa.Schema, afterwards: ExitStack
+) -> Iterator[pa.RecordBatch]:
+    with afterwards:
+        for part in snapshot.parts:
+            with tools.storage.open(part.file_uri, etag=part.etag) as file:
+                yield from read_part(file, part, schema, batch_rows=READ_ROWS)
 
 
 def _check_deletes(job: type[Job], found: Differences, limit: int) -> None:
