@@ -184,7 +184,7 @@ def _check_predict(job: type[Job]) -> None:
         raise job.place.error(message, hint=hint) from error
     file = getattr(getattr(job.predict, "__code__", None), "co_filename", None)
     if file is None or Path(file).parent != Path(str(job.place.file)).parent:
-        # Only what stands there is in the digest that keeps a run from going on with other code.
+        # What stands outside the project is not in the digest that keeps a run from going on with other code.
         raise job.place.error(message, hint="it is a function of a file in the job's folder")
 
 
