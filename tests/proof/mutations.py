@@ -218,7 +218,7 @@ MUTANTS = (
     Mutant("strikes are forgotten with the runner", NURSE,
            "        self._ledger.strike(self._run, now)\n", "", NURSING),
     Mutant("a part that kills is searched for ever", NURSE,
-           "if then.set_aside is not None and before.set_aside is not None:", "if False:", NURSING),
+           "if before.set_aside is None:\n            return then", "if True:\n            return then", NURSING),
     Mutant("a part that was given up is scored by the next run", NURSE,
            "if strikes.given_up_from is not None:\n            return replace",
            "if False:\n            return replace", NURSING),
