@@ -30,6 +30,9 @@ class PartTask:
     """Offset of a row that is known to kill the worker: quarantined unseen."""
     surrender: Surrender | None = None
     """How to set aside what is left of the part, instead of scoring it."""
+    trial: tuple[int, int] | None = None
+    """First of these rows and the one after the last: one of them is predicted, and nothing committed,
+    to see whether a worker survives that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,8 @@ class PartOutcome:
 
     part_number: int
     stage_seconds: dict[str, float]
+    survived: bool = False
+    """Whether a trial came to predict a row."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ from mlbatch.ledger import (
     served,
     taken_over,
 )
-from mlbatch.nurse import Nurse, PartAside, parts_aside
+from mlbatch.nurse import Nurse, PartAside, parts_aside, trial_by
 from mlbatch.pinning import first_loader, pin_for, pinned_loader
 from mlbatch.planner import Facts, Plan, Request, check_slot, decide, with_model
 from mlbatch.project import code_digest
@@ -212,13 +212,13 @@ def _write(
     if run.state is RunState.PLANNED:
         run = ledger.advance(run, RunState.WRITING)
     work = PartWorker(job, run, table, tools.sink, tools.storage, load, tools.limits)
-    nurse = Nurse(run, ledger, tools.notify)
+    nurse = Nurse(job, run, ledger, tools.notify, trial_by(tools.engine, work))
     waiting = nurse.tasks()
     seconds: dict[str, float] = {}
     for outcome in tools.engine.run(work, waiting, nurse.on_death, isolated=resumed):
         for stage, spent in outcome.stage_seconds.items():
             seconds[stage] = seconds.get(stage, 0.0) + spent
-        nurse.check_limits(job)
+        nurse.check_limits()
     return seconds
 
 

@@ -100,8 +100,11 @@ class Limits:
     quarantined_rows: int = 10
     """Rows that may be quarantined whatever their share, so that one bad row fails no small delta."""
     quarantined_parts: int = 1
-    """Parts that may be set aside whole whatever their share, because they kill their workers; their
-    rows are not counted with those that are quarantined one by one."""
+    """Parts that may be set aside whole although they are a larger share of the run's parts than
+    ``quarantined_share``, because they kill their workers."""
+    parts_share: float = 0.5
+    """Share of a run's rows that may be set aside with whole parts. Beyond it, as beyond
+    ``quarantined_parts``, the run fails before it sets the next part aside."""
     text_characters: int = 10_000
     """Longest text a model is given; MeCab's time grows with the square of some texts."""
     label_distance: float = 0.2
@@ -119,9 +122,10 @@ class Limits:
         """Whether a run of ``rows`` rows may go on with so many of them set aside."""
         return quarantined <= max(self.quarantined_rows, self.quarantined_share * rows)
 
-    def allows_parts(self, quarantined: int, parts: int) -> bool:
-        """Whether a run of ``parts`` parts may go on with so many of them set aside whole."""
-        return quarantined <= max(self.quarantined_parts, self.quarantined_share * parts)
+    def allows_parts(self, aside: int, parts: int, *, rows_aside: int, rows: int) -> bool:
+        """Whether ``aside`` of a run's ``parts`` may be set aside whole, with so many of its ``rows``."""
+        few = aside <= max(self.quarantined_parts, self.quarantined_share * parts)
+        return few and rows_aside <= self.parts_share * rows
 
 
 class Job:
@@ -219,7 +223,7 @@ def _check_predict(job: type[Job]) -> None:
         raise job.place.error(message, hint=hint) from error
     file = getattr(getattr(job.predict, "__code__", None), "co_filename", None)
     if file is None or Path(file).parent != Path(str(job.place.file)).parent:
-        # Only what stands there is in the digest that keeps a run from going on with other code.
+        # What stands outside the project is not in the digest that keeps a run from going on with other code.
         raise job.place.error(message, hint="it is a function of a file in the job's folder")
 
 

@@ -4,15 +4,19 @@ A first death is taken for an accident, and the part simply goes on. A second on
 not: the rows ahead are tried in ever smaller batches, so that what is good is committed and the
 position moves up to the row that kills. Alone in its batch, and deadly again, it is set aside. A
 part that kills even then, or has a second such row, is set aside whole.
+
+Nothing is set aside before another row was predicted since this start: where every row kills, none is
+to blame, and the table keeps what it has.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
-from mlbatch.engine import PartTask, Surrender, WorkerDied
-from mlbatch.errors import QuarantineLimitError, TemporaryError
+from mlbatch.engine import Engine, PartOutcome, PartTask, Surrender, WorkerDied
+from mlbatch.errors import QuarantineLimitError, RunFailed, TemporaryError
 from mlbatch.ledger import PartState, Run, Strikes
 from mlbatch.worker import MOST_BATCH_ROWS
 
@@ -23,6 +27,10 @@ if TYPE_CHECKING:
 
 NARROWING = 8
 """Each step of care tries batches this much smaller: 8192, 1024, 128, 16, 2, 1."""
+OTHER_PARTS = 3
+"""How many other parts are asked for a row that can be predicted, before the part itself is."""
+Trial = Callable[[PartTask], bool]
+"""Whether a worker lives through a trial and predicts a row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +59,15 @@ def _size_left(part: PartState) -> int:
 
 
 class Nurse:
-    """Looks after the parts of one run."""
+    """Looks after the parts of one run, from one start of it on."""
 
-    def __init__(self, run: Run, ledger: Ledger, notify: Notify) -> None:
+    def __init__(
+        self, job: type[Job], run: Run, ledger: Ledger, notify: Notify, trial: Trial
+    ) -> None:
         """``ledger`` tells how far a part had come when its worker died, and remembers the death."""
-        self._run, self._ledger, self._notify = run, ledger, notify
+        self._job, self._run, self._ledger, self._notify = job, run, ledger, notify
+        self._trial, self._predicts = trial, False
+        self._written = sum(part.written for part in ledger.parts(run.run_id))
         self._strikes = {s.part_number: s for s in ledger.strikes(run.run_id)}
         self._aside = {aside.number: aside for aside in parts_aside(run.run_id, ledger)}
 
@@ -80,14 +92,19 @@ class Nurse:
         return _with_more_care(task, part) if strikes.died_at == part.done else task
 
     def on_death(self, death: WorkerDied) -> PartTask:
-        """The task to go on with. Raises TemporaryError where nothing is left to leave out."""
+        """The task to go on with.
+
+        Raises TemporaryError where nothing is left to leave out, or only workers of an earlier start
+        predicted rows; RunFailed where none ever did; QuarantineLimitError where ``job`` does not
+        allow that the part is set aside. Nothing of the part is set aside then.
+        """
         number = death.task.part_number
         parts = self._ledger.parts(self._run.run_id)
         part = next(part for part in parts if part.number == number)
         line = f"part {number}: a worker died at row {part.done} (exit {death.exit_code})"
         self._notify("notice", line)
         before = self._strikes.get(number, Strikes(number))
-        then = self._next(death.task, before, part)
+        then = self._next(death, before, part, parts)
         now = replace(before, deaths=before.deaths + 1, died_at=part.done)
         if then.set_aside is not None:
             now = replace(now, set_aside=then.set_aside)
@@ -100,8 +117,10 @@ class Nurse:
         self._strikes[number] = now
         return then
 
-    def _next(self, task: PartTask, before: Strikes, part: PartState) -> PartTask:
-        number = part.number
+    def _next(
+        self, death: WorkerDied, before: Strikes, part: PartState, parts: Sequence[PartState]
+    ) -> PartTask:
+        task, number = death.task, part.number
         if task.surrender is Surrender.UNREAD:
             self._forgive()
             message = f"a worker died although it read nothing of part {number} ({part.uri})"
@@ -111,9 +130,49 @@ class Nurse:
         if before.died_at != part.done and part.done >= task.careful_until:
             return PartTask(number)
         then = _with_more_care(task, part)
-        if then.set_aside is not None and before.set_aside is not None:
-            return PartTask(number, surrender=Surrender.KEYS)
-        return then
+        if then.set_aside is None:
+            return then
+        self._check_blame(death, part, parts)
+        if before.set_aside is None:
+            return then
+        self._check_room(replace(before, deaths=before.deaths + 1), part, parts)
+        return PartTask(number, surrender=Surrender.KEYS)
+
+    def _check_blame(self, death: WorkerDied, part: PartState, parts: Sequence[PartState]) -> None:
+        """Raise unless some other row was predicted since this start, here: else none is to blame."""
+        written = sum(part.written for part in parts)
+        self._predicts = self._predicts or written > self._written
+        self._predicts = self._predicts or any(map(self._trial, _trials(part, parts)))
+        if self._predicts:
+            return
+        message = (
+            f"no worker predicts any row of run {self._run.run_id}: the last died at row {part.done} "
+            f"of part {part.number} (exit {death.exit_code})"
+        )
+        hint = "no row is to blame, and nothing was taken from the table: is memory short, or does the model"
+        if written:
+            self._forgive()
+            hint = f"{hint} not run on this machine? The next start goes on from there"
+            raise TemporaryError(message, hint=hint)
+        raise RunFailed(message, hint=f"{hint}, or a library of it, crash?")
+
+    def _check_room(self, strikes: Strikes, part: PartState, parts: Sequence[PartState]) -> None:
+        """Raise QuarantineLimitError where the part may not be set aside as well."""
+        this = _aside(self._run.run_id, part, strikes)
+        aside = [*self._aside.values(), this]
+        lost, rows = sum(a.rows for a in aside), sum(p.rows_expected for p in parts)
+        if self._job.limits.allows_parts(len(aside), len(parts), rows_aside=lost, rows=rows):
+            return
+        message = (
+            f"{len(aside)} of {len(parts)} parts with {lost:,} of {rows:,} rows would be set aside: "
+            f"part {this.number} ({this.uri}) killed {this.deaths} workers"
+        )
+        raise QuarantineLimitError(message, hint=self._hint())
+
+    def _hint(self) -> str:
+        return (
+            f"mlbatch show {self._job.name} names the reasons; nothing more is written by this run"
+        )
 
     def _forgive(self) -> None:
         """It was not the parts that killed: what is left of the run is judged afresh next time."""
@@ -121,19 +180,44 @@ class Nurse:
         for number in left & set(self._strikes):
             self._ledger.strike(self._run, Strikes(number, self._strikes[number].deaths))
 
-    def check_limits(self, job: type[Job]) -> None:
-        """Tell how far the run is; QuarantineLimitError where more is set aside than ``job`` allows."""
+    def check_limits(self) -> None:
+        """Tell how far the run is; QuarantineLimitError where too many rows are set aside one by one."""
         so_far = self._ledger.progress(self._run.run_id)
         self._notify("progress", f"{so_far.done:,} of {so_far.expected:,} rows")
-        aside = [self._aside[number] for number in sorted(self._aside)]
-        one_by_one = so_far.quarantined - sum(part.rows for part in aside)
-        hint = f"mlbatch show {job.name} names the reasons; nothing more is written by this run"
-        if not job.limits.allows(one_by_one, so_far.expected):
+        one_by_one = so_far.quarantined - sum(part.rows for part in self._aside.values())
+        if not self._job.limits.allows(one_by_one, so_far.expected):
             message = f"{one_by_one:,} of {so_far.expected:,} rows were quarantined"
-            raise QuarantineLimitError(message, hint=hint)
-        if not job.limits.allows_parts(len(aside), so_far.parts):
-            message = f"{len(aside)} of {so_far.parts} parts were set aside: {aside[-1]}"
-            raise QuarantineLimitError(message, hint=hint)
+            raise QuarantineLimitError(message, hint=self._hint())
+
+
+class _TrialLost(Exception):
+    """The worker of a trial died."""
+
+
+def trial_by(engine: Engine, work: Callable[[PartTask], PartOutcome]) -> Trial:
+    """Trials of ``work`` in workers of their own, beside those that ``engine`` has."""
+
+    def lose(_: WorkerDied) -> NoReturn:
+        raise _TrialLost
+
+    def survives(task: PartTask) -> bool:
+        try:
+            outcomes = list(engine.run(work, [task], lose, isolated=True))
+        except _TrialLost:
+            return False
+        return any(outcome.survived for outcome in outcomes)
+
+    return survives
+
+
+def _trials(part: PartState, parts: Sequence[PartState]) -> list[PartTask]:
+    """Rows to try, all of them others than the one at which ``part`` killed; other parts' first."""
+    others = [p for p in parts if p.number != part.number and p.rows_expected]
+    spread = others[:: -(-len(others) // OTHER_PARTS) or 1]
+    away = [PartTask(p.number, trial=(p.rows_expected // 2, p.rows_expected)) for p in spread]
+    after, end = part.done + 1, part.rows_expected
+    here = [((after + end) // 2, end), (after, end), (0, part.done)]
+    return away + [PartTask(part.number, trial=rows) for rows in here if rows[0] < rows[1]]
 
 
 def parts_aside(run_id: str, ledger: Ledger) -> tuple[PartAside, ...]:

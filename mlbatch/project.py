@@ -6,11 +6,14 @@ A project is a folder with ``mlbatch.toml``; its jobs are ``jobs/<name>/job.py``
 
 from __future__ import annotations
 
+import ast
 import difflib
 import hashlib
 import importlib
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -20,6 +23,7 @@ from mlbatch.job import Job, check_one_writer
 
 MARKER = "mlbatch.toml"
 _PACKAGES = ("jobs", "feature_store")
+_CODE = frozenset({".py", ".sql"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,17 +148,73 @@ def _place_of(error: BaseException, file: Path) -> tuple[str, int | None]:
 
 
 def code_digest(job: type[Job]) -> str:
-    """SHA-256 over what decides a job's predictions: its folder and its feature view.
+    """SHA-256 over the code that decides a job's predictions, the same in every process and folder.
 
-    A run that was started with other code is not silently continued.
+    That is all Python and SQL below the job's folder, its feature view, and what these import from
+    within the project, directly or not. A run that was started with other code is not silently
+    continued.
     """
-    files = {Path(p) for p in (job.place.file, job.features.view.place.file) if p}
-    files |= {Path(f) for f in (job.features.view.query.file,) if f}
+    root = _root_of(job)
+    own = {Path(p) for p in (job.features.view.place.file, job.features.view.query.file) if p}
     if job.place.file:
-        folder = Path(job.place.file).parent
-        files |= {*folder.glob("*.py"), *folder.glob("*.sql")}
+        own |= set(_code_below(Path(job.place.file).parent))
+    files = own if root is None else _with_imports(own, root)
     digest = hashlib.sha256()
-    for file in sorted(files, key=lambda f: f.name):
+    for name, file in sorted((_name_below(root, file), file) for file in files):
         content = file.read_bytes()
-        digest.update(f"{file.name}\0{len(content)}\0".encode() + content)
+        digest.update(f"{name}\0{len(content)}\0".encode() + content)
     return digest.hexdigest()
+
+
+def _root_of(job: type[Job]) -> Path | None:
+    """The folder from which the job's module was imported; None where it has no file."""
+    if job.place.file is None:
+        return None
+    return Path(job.place.file).parents[job.__module__.count(".")]
+
+
+def _code_below(folder: Path) -> Iterator[Path]:
+    for file in folder.rglob("*"):
+        hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
+        if file.suffix in _CODE and not hidden and file.is_file():
+            yield file
+
+
+def _name_below(root: Path | None, file: Path) -> str:
+    return file.relative_to(root).as_posix() if root and file.is_relative_to(root) else file.name
+
+
+def _with_imports(files: set[Path], root: Path) -> set[Path]:
+    """``files``, and those below ``root`` that they import, and so on."""
+    found, waiting = set(files), [file for file in files if file.is_relative_to(root)]
+    while waiting:
+        file = waiting.pop()
+        if file.suffix == ".py":
+            fresh = {f for name in _imports(file, root) for f in _sources(name, root)} - found
+            found |= fresh
+            waiting += fresh
+    return found
+
+
+def _imports(file: Path, root: Path) -> Iterator[str]:
+    """Dotted names that ``file`` may import. Read, not run: what is loaded by now does not matter."""
+    package, tree = file.relative_to(root).parent.parts, ast.Module([], [])
+    # What does not parse, somebody's scratch file, cannot be imported either.
+    with suppress(SyntaxError, ValueError):
+        tree = ast.parse(file.read_bytes(), str(file))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) + 1 - node.level] if node.level else ()
+            start = ".".join((*above, *([node.module] if node.module else [])))
+            yield from (f"{start}.{alias.name}" for alias in node.names)
+
+
+def _sources(name: str, root: Path) -> Iterator[Path]:
+    """The modules of the project that an import of ``name`` runs, its packages' own included."""
+    place = root
+    for part in name.split("."):
+        place = place / part
+        choices = (place.with_suffix(".py"), place / "__init__.py")
+        yield from (file for file in choices if file.is_file())

@@ -51,14 +51,34 @@ class PartWorker:
     limits: Limits
 
     def __call__(self, task: PartTask) -> PartOutcome:
-        """Score one part, or set it aside."""
+        """Score one part, try a row of it, or set it aside."""
         with self.sink.session(self.table, self.run) as session:
             if task.surrender is not None:
                 return set_part_aside(task, session, self.storage, self.job)
             new = self.run.new
             repairs = new.kind is RunKind.REPAIR
             scorer = Scorer(self.job, self.load(), new.model, self.run.run_no, repairs)
+            if task.trial is not None:
+                return try_a_row(task, session, self.storage, scorer, task.trial)
             return score_part(task, session, self.storage, scorer, limits=self.limits)
+
+
+def try_a_row(
+    task: PartTask, session: PartSession, storage: Storage, scorer: Scorer, rows: tuple[int, int]
+) -> PartOutcome:
+    """Predict the first of ``rows`` that can be, and commit nothing: did the process survive it?
+
+    Raises what `score_part` raises.
+    """
+    part, (start, stop) = session.position(task.part_number).part, rows
+    schema = required_schema(scorer.job)
+    with storage.open(part.file_uri, etag=part.etag) as file:
+        batches = read_part(file, part, schema, start=start, stop=stop, batch_rows=1)
+        # Rows that are judged bad, or deleted, never reach the model and prove nothing.
+        commits = (
+            scorer.score(batch, part.number, low) for low, batch in enumerate(batches, start)
+        )
+        return PartOutcome(part.number, {}, any(commit.upserts.num_rows for commit in commits))
 
 
 def score_part(

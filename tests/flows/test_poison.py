@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from toy.harness import ToyHarness, note, notes
+from bad_inputs import FAILS, bad_input
+from toy.harness import ToyHarness, interrupted, note, notes
 from toy.job import Toy
 from toy.model import Obedient
 
@@ -21,7 +22,7 @@ from mlbatch.cli.work import _inference_facts, _inference_text
 from mlbatch.connectors.folder import FolderStorage
 from mlbatch.connectors.mysql.sink import MysqlSink
 from mlbatch.connectors.sqlite import SqliteSink
-from mlbatch.errors import Fenced, QuarantineLimitError, TemporaryError
+from mlbatch.errors import Fenced, QuarantineLimitError, RunFailed, TemporaryError
 from mlbatch.inference import infer
 from mlbatch.ledger import RunState, Strikes
 from mlbatch.planner import Request
@@ -38,6 +39,14 @@ class Killing(Obedient):
         if "!kill" in batch.column("text").to_pylist():
             os.kill(os.getpid(), signal.SIGKILL)
         return super().predict(batch)
+
+
+@dataclass(frozen=True)
+class AlwaysKilling(Obedient):
+    """Dies in every worker, whatever the row."""
+
+    def predict(self, batch):
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +124,93 @@ def test_of_a_file_that_is_cut_only_the_piece_that_kills_is_set_aside(tmp_path, 
     assert {int(row.key) for row in found} <= set(range(31, 41))
 
 
+@bad_input(98, outcome=FAILS, says="no worker predicts any row")
+def test_98_a_model_that_always_kills_takes_nothing_from_the_table(sink, tmp_path):
+    """Out of memory, or an instruction that this machine has not: no row is to blame."""
+    harness = harness_on(sink, tmp_path)
+    harness.notes(notes(120))
+    harness.infer()
+    before = harness.rows()
+    harness.notes([row | {"text": "!kill"} for row in notes(120)])
+    with pytest.raises(RunFailed, match=r"no worker predicts any row") as caught:
+        harness.infer(full=True)
+    assert "nothing was taken from the table" in caught.value.hint
+    (run, _) = harness.tools.sink.ledger().runs("mood")
+    assert (run.state, harness.quarantined(run.run_id)) == (RunState.FAILED, ())
+    assert harness.rows() == before
+
+
+@pytest.mark.timeout(240)
+def test_a_model_that_kills_the_run_itself_takes_nothing_from_the_table(tmp_path):
+    harness = harness_on(SqliteSink(tmp_path / "outputs.db"), tmp_path)
+    harness.notes(notes(65))
+    harness.infer()
+    before = harness.rows()
+    harness.notes([note(n, "!kill", minutes=5_000 + n) for n in range(1, 66)])
+    runner_that_dies(tmp_path, at=99, part_rows=100)
+    with pytest.raises(RunFailed, match="no worker predicts any row"):
+        harness.infer()
+    assert harness.rows() == before
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("last", [False, True])
+def test_the_only_bad_row_of_a_delta_is_to_blame_wherever_it_is(tmp_path, last):
+    """Its part is the only one, and where it comes first nothing was predicted before it."""
+    harness = harness_on(SqliteSink(tmp_path / "outputs.db"), tmp_path)
+    bad = note(65 if last else 1, "!kill")
+    good = [row for row in notes(65) if row["id"] != bad["id"]]
+    harness.notes([*good, bad] if last else [bad, *good])
+    runner_that_dies(tmp_path, at=99, part_rows=100)
+    ended = harness.infer()
+    (found,) = harness.quarantined(ended.run.run_id)
+    assert (found.row_offset, found.reason) == (64 if last else 0, "killed_worker")
+    assert ended.totals.written == 64
+
+
+@pytest.mark.timeout(240)
+def test_the_only_row_of_a_run_is_not_to_blame_before_another_was_predicted(tmp_path):
+    harness = harness_on(SqliteSink(tmp_path / "outputs.db"), tmp_path)
+    harness.notes([*notes(2), note(3, "good", minutes=5_000)]).infer()
+    harness.notes([note(3, "!kill", minutes=5_100)])
+    runner_that_dies(tmp_path, at=99)
+    with pytest.raises(RunFailed, match="no worker predicts any row"):
+        harness.infer()
+    assert {row["note_id"] for row in harness.rows()} == {1, 2, 3}
+    # The next delta reads it together with others.
+    harness.notes([note(4, "good", minutes=5_101)])
+    runner_that_dies(tmp_path, at=99)
+    assert harness.infer().totals.quarantined == 1
+    assert {row["note_id"] for row in harness.rows()} == {1, 2, 4}
+
+
+def test_a_machine_on_which_the_model_kills_leaves_the_run_to_another(tmp_path, monkeypatch):
+    harness = harness_on(SqliteSink(tmp_path / "outputs.db"), tmp_path)
+    harness._workers = 1
+    interrupted(harness.notes(notes(65)), monkeypatch, 2)
+    here = harness.rows()
+    harness._predictor = AlwaysKilling()
+    with pytest.raises(TemporaryError, match="no worker predicts any row"):
+        harness.infer()
+    assert harness.rows() == here
+    harness._predictor = Killing()
+    ended = harness.infer()
+    assert (ended.totals.written, ended.totals.quarantined) == (65, 0)
+
+
+def test_parts_are_left_alone_where_more_than_half_of_the_rows_would_go(tmp_path):
+    harness = ToyHarness(Toy, tmp_path, part_rows=40, workers=2).given_model(Killing())
+    harness.notes(notes(65))
+    harness.infer()
+    before = harness.rows()
+    harness.notes(poisoned(1, 3))
+    with pytest.raises(QuarantineLimitError, match=r"38 of 65 rows would be set aside"):
+        harness.infer(full=True)
+    kept = {row["note_id"] for row in harness.rows()}
+    assert kept == set(range(1, 66)) - {1}
+    assert len(before) == 65
+
+
 def is_named(harness, ended, aside):
     told = _inference_text(ended, 1.0)
     assert f"part 1 of run {ended.run.run_id} ({aside.uri}) killed" in told
@@ -168,18 +264,17 @@ def harness_row(harness, number):
 def test_a_model_that_kills_in_every_part_fails_the_run(tmp_path):
     harness = harness_on(SqliteSink(tmp_path / "outputs.db"), tmp_path)
     harness.notes(poisoned(2, 3, 25, 33, 44, 45))
-    with pytest.raises(QuarantineLimitError, match=r"2 of 4 parts were set aside: part \d of run"):
+    with pytest.raises(QuarantineLimitError, match=r"2 of 4 parts .* would be set aside"):
         harness.infer()
     assert harness.tools.sink.ledger().runs("mood")[0].state is RunState.FAILED
 
 
-def test_a_worker_that_dies_without_reading_ends_the_run_for_now(tmp_path):
+def test_workers_that_die_without_reading_are_not_held_against_the_parts(tmp_path):
     harness = harness_on(SqliteSink(tmp_path / "outputs.db"), tmp_path)
     tools = harness.notes(notes(65)).tools
     deadly = replace(tools, sink=_DeadlySink(tmp_path / "outputs.db"))
-    with pytest.raises(TemporaryError, match="read nothing of part"):
+    with pytest.raises(RunFailed, match="no worker predicts any row"):
         infer(Toy, Request(), deadly)
-    # Nobody holds it against the parts.
     ended = harness.infer()
     assert (ended.totals.written, ended.parts_aside) == (65, ())
 
@@ -242,7 +337,7 @@ def test_strikes_outlive_the_runner(tmp_path):
 def test_a_single_part_that_kills_the_run_itself_is_set_aside_by_the_next_one(tmp_path):
     """A small delta is scored in the calling process, which its row then kills."""
     harness = harness_on(SqliteSink(tmp_path / "outputs.db"), tmp_path)
-    harness.notes(poisoned(25, 33))
+    harness.notes(poisoned(25, 43))
     runner_that_dies(tmp_path, at=99, part_rows=100)
     ended = harness.infer()
     assert len(ended.parts_aside) == 1

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import os
+import shutil
+import subprocess
 import sys
 import textwrap
 
@@ -375,6 +378,55 @@ def test_the_code_digest_follows_job_view_and_sql(project):
         path.write_text(path.read_text() + comment)
         digests.add(code_digest(load_project(project).job("toy")))
     assert len(digests) == 4
+
+
+def test_the_code_digest_follows_what_the_job_imports(project):
+    """Also below its folder, shared beside the views, and imported late or of others."""
+    files = {
+        "jobs/toy/rules/words.py": "LIST = ['a']\n",
+        "jobs/toy/rules/late.sql": "SELECT 1\n",
+        "feature_store/shared.py": "from . import deeper\n",
+        "feature_store/deeper.py": "import lists.names as n\n",
+        "lists/names.py": "def f():\n    from lists import late\n",
+        "lists/__init__.py": "",
+        "lists/late.py": "",
+    }
+    for name, text in files.items():
+        (project / name).parent.mkdir(exist_ok=True, parents=True)
+        (project / name).write_text(text)
+    job = project / "jobs/toy/job.py"
+    job.write_text("import feature_store.shared\n" + job.read_text())
+    digests = {code_digest(load_project(project).job("toy"))}
+    for name, text in files.items():
+        (project / name).write_text(text + ("-- x" if name.endswith("sql") else "# x"))
+        digests.add(code_digest(load_project(project).job("toy")))
+    assert len(digests) == len(files) + 1
+
+
+def test_the_code_digest_leaves_out_what_the_job_does_not_import(project):
+    before = code_digest(load_project(project).job("toy"))
+    (project / "feature_store" / "others.py").write_text("")
+    (project / "jobs/toy/.ipynb_checkpoints").mkdir()
+    (project / "jobs/toy/.ipynb_checkpoints/job.py").write_text("")
+    assert code_digest(load_project(project).job("toy")) == before
+
+
+def test_the_code_digest_is_the_same_in_every_process_and_place(project, tmp_path):
+    """Two files of one name stood in the order of a set."""
+    (project / "jobs/toy/notes.py").write_text("def scratch(:")
+    moved = shutil.copytree(project, tmp_path / "elsewhere")
+    code = (
+        "import sys; from pathlib import Path; from mlbatch.project import code_digest, load_job\n"
+        "print(code_digest(load_job(Path(sys.argv[1]), 'toy')))"
+    )
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", code, str(root)],
+            env=os.environ | {"PYTHONHASHSEED": str(seed)}, capture_output=True, check=True,
+        ).stdout
+        for seed, root in enumerate([*[project] * 6, moved])
+    }  # fmt: skip
+    assert len(found) == 1
 
 
 def test_a_class_without_source_is_refused():

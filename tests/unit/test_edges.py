@@ -118,7 +118,7 @@ class FakeLedger:
 
 def test_a_nurse_narrows_down_to_the_row_and_then_lets_go():
     ledger, said = FakeLedger(), []
-    nurse = Nurse(A_RUN, ledger, lambda *line: said.append(line))
+    nurse = Nurse(Toy, A_RUN, ledger, lambda *line: said.append(line), lambda _: True)
     task = PartTask(0)
     sizes = []
     for _ in range(10):

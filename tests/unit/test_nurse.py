@@ -14,7 +14,8 @@ from toy.job import Toy
 from mlbatch.connectors.folder import FolderStorage
 from mlbatch.connectors.sqlite import SqliteSink
 from mlbatch.engine import PartTask, Surrender, WorkerDied
-from mlbatch.errors import QuarantineLimitError, TemporaryError
+from mlbatch.errors import QuarantineLimitError, RunFailed, TemporaryError
+from mlbatch.job import Limits
 from mlbatch.ledger import BatchCommit, PartState, Progress, RunState, Strikes, check_conservation
 from mlbatch.nurse import Nurse, parts_aside
 from mlbatch.quarantine import set_part_aside
@@ -26,10 +27,12 @@ class Memory:
 
     def __init__(self, *rows, done=0):
         self.rows, self.done, self.kept = rows, done, {}
+        self.written = 0
 
     def parts(self, _):
         return tuple(
-            PartState(n, f"u{n}", "e", 1, rows, done=self.done) for n, rows in enumerate(self.rows)
+            PartState(n, f"u{n}", "e", 1, rows, done=self.done, written=self.written)
+            for n, rows in enumerate(self.rows)
         )
 
     def progress(self, _):
@@ -42,8 +45,12 @@ class Memory:
         self.kept[strikes.part_number] = strikes
 
 
-def nurse_on(memory):
-    return Nurse(SimpleNamespace(run_id="r"), memory, lambda *_: None)
+def nurse_on(memory, trial=lambda _: True, **limits):
+    class Limited(Toy):
+        """The toy with other limits."""
+
+    Limited.limits = Limits(**limits)
+    return Nurse(Limited, SimpleNamespace(run_id="r"), memory, lambda *_: None, trial)
 
 
 def dying(nurse, task, times):
@@ -65,7 +72,7 @@ def test_the_largest_parts_come_first_and_those_of_a_like_size_in_their_order():
 
 def test_a_new_nurse_goes_on_where_the_last_one_was():
     memory = Memory(1_000)
-    assert nurse_on(memory).tasks() == [PartTask(0)]
+    assert nurse_on(memory, parts_share=1).tasks() == [PartTask(0)]
     dying(nurse_on(memory), PartTask(0), 1)
     # One death was an accident; another at the same row is not, whoever sees it.
     (again,) = nurse_on(memory).tasks()
@@ -73,7 +80,7 @@ def test_a_new_nurse_goes_on_where_the_last_one_was():
     found = dying(nurse_on(memory), again, 3)
     assert (found.set_aside, memory.kept[0].set_aside) == (0, 0)
     assert nurse_on(memory).tasks() == [PartTask(0, 1, 1, set_aside=0)]
-    given_up = dying(nurse_on(memory), found, 1)
+    given_up = dying(nurse_on(memory, parts_share=1), found, 1)
     assert given_up == PartTask(0, surrender=Surrender.KEYS) == nurse_on(memory).tasks()[0]
     assert memory.kept[0] == Strikes(0, 5, 0, 0, 0)
     memory.done = 1_000
@@ -102,15 +109,59 @@ def test_what_kills_without_reading_is_not_held_against_the_part():
     assert nurse_on(memory).tasks() == [PartTask(0)]
 
 
-def test_parts_that_were_set_aside_are_counted_as_parts():
-    memory = Memory(100, 100, 100, done=100)
-    memory.kept = {0: Strikes(0, 9, 40, 39, 40)}
-    nurse_on(memory).check_limits(Toy)
+def found_to_kill(**limits):
+    """A nurse, and the death after which part 1 of 3 is to be set aside from row 40 on."""
+    memory = Memory(100, 100, 100, done=40)
+    memory.kept = {1: Strikes(1, 8, died_at=40, set_aside=39)}
+    nurse = nurse_on(memory, **limits)
+    return memory, lambda: nurse.on_death(WorkerDied(PartTask(1, 8_192, 1, set_aside=40), -9))
+
+
+def test_parts_are_counted_before_they_are_set_aside():
+    memory, die = found_to_kill()
+    assert die().surrender is Surrender.KEYS
     (aside,) = parts_aside("r", memory)
-    assert (aside.number, aside.rows, aside.deaths) == (0, 60, 9)
-    memory.kept[1] = Strikes(1, 9, 40, 39, 40)
-    with pytest.raises(QuarantineLimitError, match="2 of 3 parts"):
-        nurse_on(memory).check_limits(Toy)
+    assert (aside.number, aside.rows, aside.deaths) == (1, 60, 9)
+
+
+def test_a_part_beyond_the_limit_of_parts_is_left_alone():
+    memory, die = found_to_kill(quarantined_parts=0)
+    with pytest.raises(QuarantineLimitError, match="1 of 3 parts with 60 of 300 rows"):
+        die()
+    assert parts_aside("r", memory) == ()
+
+
+def test_a_part_beyond_the_share_of_rows_is_left_alone():
+    memory, die = found_to_kill(parts_share=0.19)
+    with pytest.raises(QuarantineLimitError, match=r"part 1 .u1. killed 9 workers"):
+        die()
+    assert parts_aside("r", memory) == ()
+    _, die = found_to_kill(parts_share=0.2)
+    assert die().surrender is Surrender.KEYS
+
+
+def test_no_row_is_to_blame_before_another_was_predicted():
+    memory, tried = Memory(10, 20, 30, 40, 50, done=4), []
+    nurse = nurse_on(memory, tried.append)
+    with pytest.raises(RunFailed, match=r"row 4 of part 1 \(exit -9\)"):
+        dying(nurse, PartTask(1), 9)
+    # Halves of other parts, then what is left of its own, without the row itself.
+    assert [(task.part_number, task.trial) for task in tried] == [
+        (0, (5, 10)), (3, (20, 40)), (1, (12, 20)), (1, (5, 20)), (1, (0, 4)),
+    ]  # fmt: skip
+    assert memory.kept[1].set_aside is None
+
+
+def test_what_was_predicted_before_this_start_says_nothing_about_this_machine():
+    memory = Memory(100, done=50)
+    memory.written = 50
+    with pytest.raises(TemporaryError, match="no worker predicts any row"):
+        dying(nurse_on(memory, lambda _: False), PartTask(0), 9)
+    # Nor is it held against the part.
+    assert nurse_on(memory).tasks() == [PartTask(0)]
+    nurse = nurse_on(memory, lambda _: pytest.fail("there is no need to try"))
+    memory.written = 51
+    assert dying(nurse, PartTask(0), 4).set_aside == 50
 
 
 def test_a_part_that_is_given_up_counts_at_once():
@@ -121,10 +172,10 @@ def test_a_part_that_is_given_up_counts_at_once():
     # Its rows are not counted one by one, and neither before they are set aside.
     memory.done = 1_000
     memory.progress = lambda _: Progress(2, 2_000, 2_000, quarantined=500)
-    nurse.check_limits(Toy)
+    nurse.check_limits()
     memory.progress = lambda _: Progress(2, 2_000, 2_000, quarantined=900)
     with pytest.raises(QuarantineLimitError, match="400 of 2,000 rows"):
-        nurse.check_limits(Toy)
+        nurse.check_limits()
 
 
 @pytest.mark.parametrize(
