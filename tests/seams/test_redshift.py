@@ -11,6 +11,8 @@ import pytest
 from bad_inputs import ACCEPTED, bad_input
 
 from mlbatch.connectors.aws import AwsAccess
+from mlbatch.connectors.duckdb import DuckdbWarehouse
+from mlbatch.connectors.folder import FolderStorage
 from mlbatch.connectors.password import FixedPassword
 from mlbatch.connectors.queuery import QueueryWarehouse, read_fields, rows_of
 from mlbatch.connectors.redshift.data_api import DataApi
@@ -134,6 +136,47 @@ def test_copying_replaces_rows_of_the_same_key(warehouse):
     found = warehouse.fetch("SELECT COUNT(*) AS n, MIN(text) AS t FROM notes WHERE id <= 2")
     assert found.to_pylist() == [{"n": 2, "t": "new"}]
     assert warehouse.copy("notes", ROWS.slice(0, 0), replace_by=("id",)) == 0
+
+
+@pytest.fixture(params=["embedded", "data_api", "wire"])
+def loadable(request, tmp_path, s3_storage):
+    """Every warehouse that takes rows, with a table of three columns."""
+    if request.param == "embedded":
+        made = DuckdbWarehouse(tmp_path / "w.duckdb", FolderStorage(tmp_path / "parts"))
+    else:
+        made = RedshiftWarehouse(request.getfixturevalue(request.param), s3_storage)
+    made.copy("foods", RICE, replace_by=("id",))
+    return made
+
+
+RICE = pa.table({"id": [1], "name": ["rice"], "kind": ["grain"]})
+
+
+def test_columns_go_by_name_whatever_their_order(loadable):
+    turned = pa.table({"kind": ["fish", "grain"], "id": [2, 1], "name": ["eel", "oats"]})
+    assert loadable.copy("foods", turned, replace_by=("id",)) == 2
+    found = loadable.fetch("SELECT id, name, kind FROM foods ORDER BY id").to_pylist()
+    assert found == [
+        {"id": 1, "name": "oats", "kind": "grain"},
+        {"id": 2, "name": "eel", "kind": "fish"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [
+        (RICE.drop_columns(["kind"]), "the rows lack the column kind"),
+        (RICE.append_column("cost", [[3]]), "the table lacks the column cost"),
+        (RICE.slice(0, 0).rename_columns(["id", "name", "sort"]), "lack the column kind"),
+        (pa.concat_tables([RICE, RICE]), "id 1 is in the rows more than once"),
+    ],
+    ids=["missing", "unknown", "renamed", "twice"],
+)
+def test_rows_that_do_not_fit_are_refused_alike_and_nothing_is_loaded(loadable, rows, told):
+    with pytest.raises(UsageError, match=told):
+        loadable.copy("foods", rows, replace_by=("id",))
+    found = loadable.fetch("SELECT id, name, kind FROM foods").to_pylist()
+    assert found == RICE.to_pylist()
 
 
 def test_no_rows_are_no_parts(warehouse, s3_storage):
