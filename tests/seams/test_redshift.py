@@ -207,6 +207,37 @@ def test_the_clock_is_the_warehouse_s_in_utc(warehouse):
     assert "Redshift" in warehouse.about()
 
 
+@pytest.fixture
+def in_tokyo(engine):
+    """Whose sessions begin nine hours ahead: the users of both transports, and Queuery's."""
+    session = engine.session()
+    for user in ("awsuser", "me"):
+        session.execute(f"ALTER USER {user} SET timezone TO 'Asia/Tokyo'")
+    session.close()
+
+
+@pytest.mark.usefixtures("in_tokyo")
+@pytest.mark.parametrize("name", ["data_api", "wire"])
+def test_a_user_s_own_time_zone_moves_neither_the_clock_nor_a_window(
+    request, engine, s3_storage, name
+):
+    session = engine.session("somebody")
+    session.execute("CREATE TABLE moments AS SELECT '2026-01-01 12:00:00+00'::TIMESTAMPTZ AS at")
+    warehouse = RedshiftWarehouse(request.getfixturevalue(name), s3_storage)
+    assert abs(warehouse.now() - datetime.now(UTC)) < timedelta(seconds=10)
+    within = (
+        "SELECT at FROM moments WHERE at >= '2026-01-01 11:00:00' AND at < '2026-01-01 13:00:00'"
+    )
+    assert warehouse.fetch(within).num_rows == 1
+    assert warehouse.unload(within, s3_storage.prefix + "zone/").rows == 1
+
+
+@pytest.mark.usefixtures("in_tokyo")
+def test_a_queuery_in_another_time_zone_is_refused(queuery):
+    with pytest.raises(SettingsError, match="another zone than UTC"):
+        queuery.now()
+
+
 def test_an_unload_that_is_cut_short_is_never_believed(warehouse, engine, s3_storage):
     warehouse.copy("notes", ROWS, replace_by=("id",))
     engine.faults.add(Fault("abort_unload_after_parts", "unload", parts=1))
