@@ -14,11 +14,12 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlbatch.connectors.password import without_log_in
 from mlbatch.errors import MlbatchError, ModelTampered, RunFailed, TemporaryError
 from mlbatch.tracking import CHAMPION, ModelVersion, TrainingRecord
 
@@ -44,7 +45,8 @@ _LOCAL = "sqlite:///"
 class MlflowTracking:
     """`mlbatch.tracking.Tracking` at ``uri``; artifacts of a local store go below ``artifacts``."""
 
-    uri: str
+    uri: str = field(repr=False)
+    """It may hold a log-in."""
     artifacts: Path
 
     @cached_property
@@ -63,7 +65,7 @@ class MlflowTracking:
     def about(self) -> str:
         """See `mlbatch.tracking.Tracking.about`."""
         self.resolve("mlbatch_doctor")
-        return f"MLflow at {self.uri}"
+        return f"MLflow at {without_log_in(self.uri)}"
 
     def record(self, training: TrainingRecord, model: Path, digest: str) -> ModelVersion:
         """See `mlbatch.tracking.Tracking.record`."""
@@ -195,12 +197,12 @@ def _translated(uri: str) -> Iterator[None]:
     except MlflowException as error:
         raise _translate(error, uri) from error
     except OSError as error:
-        message = f"MLflow at {uri}: {error}"
+        message = without_log_in(f"MLflow at {uri}: {error}")
         raise TemporaryError(message) from error
 
 
 def _translate(error: Any, uri: str) -> MlbatchError:  # noqa: ANN401  imported lazily
-    first = str(error).splitlines()[0]
+    where, first = without_log_in(uri), without_log_in(str(error).splitlines()[0])
     if error.error_code in ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED"):
-        return TemporaryError(f"MLflow at {uri} does not answer: {first}")
-    return RunFailed(f"MLflow at {uri} refuses: {first}")
+        return TemporaryError(f"MLflow at {where} does not answer: {first}")
+    return RunFailed(f"MLflow at {where} refuses: {first}")

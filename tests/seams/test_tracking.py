@@ -15,7 +15,7 @@ from mlbatch.devstack.process import free_ports, launch, stop, wait_until_ready
 from mlbatch.devstack.registry import Registry
 from mlbatch.errors import ModelTampered, RunFailed, TemporaryError
 from mlbatch.testing import FolderTracking
-from mlbatch.tracking import TrainingRecord
+from mlbatch.tracking import ModelVersion, TrainingRecord
 
 RECORD = TrainingRecord(
     job="toy",
@@ -161,6 +161,22 @@ def test_90_a_registry_that_is_down_is_temporary(tmp_path, monkeypatch):
     down = MlflowTracking("http://127.0.0.1:9", tmp_path)
     with pytest.raises(TemporaryError, match="127"):
         down.resolve("toy")
+
+
+def test_a_log_in_in_the_uri_is_used_and_never_shown(server, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
+    known = MlflowTracking(server.replace("://", "://me:hunter2@"), tmp_path)
+    assert known.about() == f"MLflow at {server}"
+    told = [repr(known)]
+    for uri in ("http://me:hunter2@127.0.0.1:9", "http://me:hunt@er2@127.0.0.1:9"):
+        with pytest.raises(TemporaryError, match=r"127\.0\.0\.1") as caught:
+            MlflowTracking(uri, tmp_path).resolve("toy")
+        told.append(str(caught.value))
+    with pytest.raises(RunFailed, match="refuses") as caught:
+        known.promote(ModelVersion("nobody", 1, "d"))
+    told.append(str(caught.value))
+    assert not [line for line in told if "hunt" in line or "er2" in line]
 
 
 def test_what_mlflow_refuses_is_a_failure(mlflow, model):
