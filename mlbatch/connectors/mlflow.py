@@ -13,7 +13,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -71,25 +71,50 @@ class MlflowTracking:
         """See `mlbatch.tracking.Tracking.record`."""
         with _translated(self.uri):
             run_id = self._start(training.job, {**training.tags, "mlbatch.mode": "train"})
-            self._log(run_id, training)
-            self._client.log_artifacts(run_id, str(model), MODEL_PATH)
-            for name, text in training.texts.items():
-                self._client.log_text(run_id, text, name)
-            version = self._register(training.job, run_id, digest)
+            with self._failed_unless_through(run_id):
+                self._log(run_id, training)
+                self._client.log_artifacts(run_id, str(model), MODEL_PATH)
+                for name, text in training.texts.items():
+                    self._client.log_text(run_id, text, name)
+                version = self._register(training.job, run_id, digest)
             self._client.set_terminated(run_id)
         return ModelVersion(training.job, version, digest, training.metrics, run_id)
 
-    def _start(self, job: str, tags: Mapping[str, str]) -> str:
+    @contextmanager
+    def _failed_unless_through(self, run_id: str) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            # The server may be what is gone: the first error is the one to tell.
+            with suppress(Exception):
+                self._client.set_terminated(run_id, "FAILED")
+            raise
+
+    def ready(self, job: str) -> None:
+        """See `mlbatch.tracking.Tracking.ready`."""
+        with _translated(self.uri):
+            self._experiment(job)
+
+    def _experiment(self, job: str) -> str:
+        """The number of the job's experiment, which is made where there is none."""
         experiment = self._client.get_experiment_by_name(job)
         if experiment is None:
             local = self.uri.startswith(_LOCAL)
             location = (self.artifacts / job).absolute().as_uri() if local else None
-            experiment_id = self._client.create_experiment(job, artifact_location=location)
-        else:
-            experiment_id = experiment.experiment_id
+            return str(self._client.create_experiment(job, artifact_location=location))
+        number = str(experiment.experiment_id)
+        if experiment.lifecycle_stage != "active":
+            message = f"MLflow at {without_log_in(self.uri)}: the experiment {job} was deleted"
+            hint = f"mlflow experiments restore --experiment-id {number}"
+            raise RunFailed(message, hint=hint)
+        return number
+
+    def _start(self, job: str, tags: Mapping[str, str]) -> str:
         name = f"{tags['mlbatch.mode']}-{tags.get(RUN_TAG, tags.get('mlbatch.training_id', ''))}"
         return str(
-            self._client.create_run(experiment_id, tags=dict(tags), run_name=name).info.run_id
+            self._client.create_run(
+                self._experiment(job), tags=dict(tags), run_name=name
+            ).info.run_id
         )
 
     def _log(self, run_id: str, training: TrainingRecord) -> None:
