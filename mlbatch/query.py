@@ -1,6 +1,6 @@
 """The SELECT that an author wrote: checked, wrapped with its window, fingerprinted.
 
-It is never edited. Windows, projections and joins go around it, as around a table called ``q``.
+It is never edited, but for the literals of a window that it places itself. Windows, projections and joins go around it, as around a table called ``q``.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from mlbatch.sql import (
     parse_select,
     placeholders,
     render,
+    verbatim,
 )
 from mlbatch.window import Window
 
@@ -100,7 +101,7 @@ class FeatureQuery:
         ``columns`` projects; ``null_cursor`` says whether rows without a cursor value belong to a
         bounded window; ``newest_of`` keeps the newest row of each key.
         """
-        source = self._source(window, zone)
+        source = self.source(window, zone)
         chosen = exp.select(*[_column(name) for name in columns or self.columns]).from_(source)
         condition = _within(window, cursor, zone, null_cursor)
         if condition is not None:
@@ -126,7 +127,7 @@ class FeatureQuery:
         come back and been predicted. ``marks`` gives the cursor and tombstone columns of tombstones
         their instant, which is written in ``zone``.
         """
-        source = self._source(Window())
+        source = self.source(Window())
         everyone = exp.select(*[_column(name) for name in columns]).from_(source)
         chosen = everyone.where(_one_of((*keys, *gone), key))
         if newest_by is not None:
@@ -154,7 +155,7 @@ class FeatureQuery:
         newer_than: datetime | None = None,
     ) -> str:
         """One row of counts: ``rows``, ``keyed_rows``, ``distinct_keys``, ``newer``."""
-        grouped = exp.select(*[_column(name) for name in key]).from_(self._source(window, zone))
+        grouped = exp.select(*[_column(name) for name in key]).from_(self.source(window, zone))
         grouped = grouped.select(exp.alias_(exp.Count(this=exp.Star()), "n"))
         grouped = grouped.select(exp.alias_(_count_newer(cursor, newer_than, zone), "newer"))
         condition = _within(window, cursor, zone, null_cursor)
@@ -173,24 +174,30 @@ class FeatureQuery:
 
     def empty(self) -> str:
         """The SELECT of no row, to learn the types of the columns."""
-        source = self._source(Window())
+        source = self.source(Window())
         columns = [_column(name) for name in self.columns]
         return render(exp.select(*columns).from_(source).where(exp.false()))
 
-    def _source(self, window: Window, zone: str = "UTC") -> exp.Subquery:
-        tree = self.tree
-        bounds = {"since": window.since, "until": window.until}
-        edges = {"since": _BEGINNING, "until": _END}
-        own = {name: bounds[name] for name in placeholders(tree) if name in bounds}
+    def source(self, window: Window, zone: str = "UTC", name: str = "q") -> exp.Subquery:
+        """The author's own words as a source; what they leave open is bound to the window's edges."""
+        bounds = {
+            "since": _in_zone(window.since, zone) if window.since else _BEGINNING,
+            "until": _in_zone(window.until, zone) if window.until else _END,
+        }
+        own = {p: naive_timestamp(bounds[p]) for p in placeholders(self.tree) if p in bounds}
 
         def at_edge(node: exp.Expr) -> exp.Expr:
-            if isinstance(node, exp.Placeholder) and node.name in own:
-                value = own[node.name]
-                return naive_timestamp(_in_zone(value, zone) if value else edges[node.name])
-            return node
+            is_own = isinstance(node, exp.Placeholder) and node.name in own
+            return own[node.name] if is_own else node
 
-        bound = tree.copy().transform(at_edge)
-        return bind(cast("exp.Query", bound), {}).subquery("q")
+        bound = bind(cast("exp.Query", self.tree.copy().transform(at_edge)), {})
+        source = verbatim(self.text.removeprefix("\ufeff"), own, name)
+        if own and parse_select(source.this.name, file=self.file) != bound:
+            message = f"it is not clear where {', '.join(f':{p}' for p in own)} stand"
+            raise DeclarationError(
+                message, hint="write each with nothing before it", file=self.file
+            )
+        return source
 
 
 def _quoted(name: str) -> exp.Identifier:
@@ -314,9 +321,9 @@ def training_query(
     split = exp.alias_(_md5(split_by), "mlbatch_split", quoted=True)
     wanted = [_column(name) for name in feature_columns]
     joined = exp.select(*wanted, exp.column(_quoted(label), "l"), order, split)
-    joined = joined.from_(features.tree.copy().subquery("q"))
+    joined = joined.from_(features.source(Window()))
     same = [exp.EQ(this=_column(k), expression=exp.column(_quoted(k), "l")) for k in key]
-    joined = joined.join(labels.tree.copy().subquery("l"), on=exp.and_(*same))
+    joined = joined.join(labels.source(Window(), name="l"), on=exp.and_(*same))
     if tombstone is not None:
         joined = joined.where(_column(tombstone).is_(exp.null()))
     return render(joined.order_by(exp.column(_quoted("mlbatch_order"))))

@@ -7,6 +7,7 @@ one that authors write.
 from __future__ import annotations
 
 import difflib
+import itertools
 import logging
 import math
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ from typing import cast
 import sqlglot
 from sqlglot import exp
 from sqlglot.errors import ParseError, TokenError
+from sqlglot.tokens import TokenType
 
 from mlbatch.errors import DeclarationError, UsageError
 
@@ -218,6 +220,27 @@ def bind(select: exp.Query, values: Mapping[str, object]) -> exp.Query:
 
     bound = select.copy().transform(replace)
     return cast("exp.Query", bound)
+
+
+def verbatim(text: str, values: Mapping[str, exp.Expr], alias: str) -> exp.Subquery:
+    """The SELECT that ``text`` is, word for word, as a source; ``values`` stand for placeholders.
+
+    Written anew from its tree it could mean something else: ADD_MONTHS becomes a DATEADD, which
+    treats ends of months differently, and ``::text`` a VARCHAR(MAX).
+    """
+    pieces, place, opened = [], 0, False
+    tokens = sqlglot.tokenize(text, read=DIALECT)
+    for token, after in itertools.pairwise([*tokens, None]):
+        if token.token_type is TokenType.SEMICOLON and opened:
+            text = text[: token.start]
+            break
+        opened = opened or token.token_type is not TokenType.SEMICOLON
+        place = place if opened else token.end + 1
+        if token.token_type is TokenType.COLON and after is not None and after.text in values:
+            pieces += [text[place : token.start], render(values[after.text])]
+            place = after.end + 1
+    own = "".join([*pieces, text[place:]]).strip()
+    return exp.Subquery(this=exp.Var(this=f"\n{own}\n"), alias=exp.to_identifier(alias))
 
 
 def nondeterministic(select: exp.Expr) -> tuple[str, ...]:

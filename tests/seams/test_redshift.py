@@ -33,7 +33,9 @@ from mlbatch.errors import (
     TemporaryError,
     UsageError,
 )
+from mlbatch.query import FeatureQuery
 from mlbatch.unloading import take_snapshot
+from mlbatch.window import Window
 
 ROWS = pa.table(
     {
@@ -192,6 +194,16 @@ def test_nothing_is_overwritten(warehouse, s3_storage):
         warehouse.unload("SELECT 2 AS one", prefix)
     with pytest.raises(SnapshotError, match="outside"):
         warehouse.unload("SELECT 2 AS one", "s3://elsewhere/x/")
+
+
+def test_an_author_s_comments_and_texts_reach_the_warehouse_unharmed(warehouse, s3_storage):
+    words = "-- don't: 50 % of ? is $1, %s or :name\n/* isn't it */"
+    query = FeatureQuery.parse(f"SELECT '50 %s :name' AS told {words}")
+    assert warehouse.fetch(query.windowed(Window(), cursor=None)).to_pylist() == [
+        {"told": "50 %s :name"}
+    ]
+    select = query.windowed(Window(), cursor=None)
+    assert warehouse.unload(select, s3_storage.prefix + "words/").rows == 1
 
 
 def test_a_wrong_query_is_a_declaration(warehouse):
