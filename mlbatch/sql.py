@@ -7,7 +7,6 @@ one that authors write.
 from __future__ import annotations
 
 import difflib
-import itertools
 import logging
 import math
 from collections.abc import Mapping
@@ -17,9 +16,8 @@ from pathlib import Path
 from typing import cast
 
 import sqlglot
-from sqlglot import exp
+from sqlglot import TokenType, exp
 from sqlglot.errors import ParseError, TokenError
-from sqlglot.tokens import TokenType
 
 from mlbatch.errors import DeclarationError, UsageError
 
@@ -228,17 +226,19 @@ def verbatim(text: str, values: Mapping[str, exp.Expr], alias: str) -> exp.Subqu
     Written anew from its tree it could mean something else: ADD_MONTHS becomes a DATEADD, which
     treats ends of months differently, and ``::text`` a VARCHAR(MAX).
     """
-    pieces, place, opened = [], 0, False
+    pieces: list[str] = []
+    place, opened = 0, False
     tokens = sqlglot.tokenize(text, read=DIALECT)
-    for token, after in itertools.pairwise([*tokens, None]):
+    for number, token in enumerate(tokens):
         if token.token_type is TokenType.SEMICOLON and opened:
             text = text[: token.start]
             break
         opened = opened or token.token_type is not TokenType.SEMICOLON
         place = place if opened else token.end + 1
-        if token.token_type is TokenType.COLON and after is not None and after.text in values:
-            pieces += [text[place : token.start], render(values[after.text])]
-            place = after.end + 1
+        after = tokens[number + 1 : number + 2]
+        if token.token_type is TokenType.COLON and after and after[0].text in values:
+            pieces += [text[place : token.start], render(values[after[0].text])]
+            place = after[0].end + 1
     own = "".join([*pieces, text[place:]]).strip()
     return exp.Subquery(this=exp.Var(this=f"\n{own}\n"), alias=exp.to_identifier(alias))
 
