@@ -1,6 +1,6 @@
 """The SELECT that an author wrote: checked, wrapped with its window, fingerprinted.
 
-It is never edited. Windows, projections and joins go around it, as around a table called ``q``.
+It is never edited, but for the literals of a window that it places itself. Windows, projections and joins go around it, as around a table called ``q``.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from mlbatch.sql import (
     parse_select,
     placeholders,
     render,
+    verbatim,
 )
 from mlbatch.window import Window
 
@@ -102,7 +103,7 @@ class FeatureQuery:
         ``columns`` projects; ``null_cursor`` says whether rows without a cursor value belong to a
         bounded window; ``newest_of`` keeps the newest row of each key.
         """
-        source = self._source(window, zone)
+        source = self.source(window, zone)
         chosen = exp.select(*[_column(name) for name in columns or self.columns]).from_(source)
         condition = _within(window, cursor, zone, null_cursor)
         if condition is not None:
@@ -134,7 +135,7 @@ class FeatureQuery:
         chosen = (
             exp.select(*[_or_tombstone(name, key, known) for name in columns])
             .from_(named.subquery("g"))
-            .join(self._source(Window()), on=exp.and_(*same), join_type="left")
+            .join(self.source(Window()), on=exp.and_(*same), join_type="left")
             .where(exp.or_(_is_there(key), exp.column(_quoted(GONE), "g").eq(1)))
         )
         if newest_by is not None:
@@ -148,7 +149,7 @@ class FeatureQuery:
         key: tuple[str, ...],
     ) -> exp.Query:
         """A table of ``keys`` and ``gone``, in the fewest bytes that every warehouse reads."""
-        first = exp.select(*[_column(name) for name in key]).from_(self._source(Window()))
+        first = exp.select(*[_column(name) for name in key]).from_(self.source(Window()))
         # The branch without rows gives the columns their names and types.
         first = first.select(exp.alias_(exp.Literal.number(0), GONE, quoted=True))
         marked = dict.fromkeys(keys, 0) | dict.fromkeys(gone, 1)
@@ -170,7 +171,7 @@ class FeatureQuery:
         newer_than: datetime | None = None,
     ) -> str:
         """One row of counts: ``rows``, ``keyed_rows``, ``distinct_keys``, ``newer``."""
-        grouped = exp.select(*[_column(name) for name in key]).from_(self._source(window, zone))
+        grouped = exp.select(*[_column(name) for name in key]).from_(self.source(window, zone))
         grouped = grouped.select(exp.alias_(exp.Count(this=exp.Star()), "n"))
         grouped = grouped.select(exp.alias_(_count_newer(cursor, newer_than, zone), "newer"))
         condition = _within(window, cursor, zone, null_cursor)
@@ -189,24 +190,30 @@ class FeatureQuery:
 
     def empty(self) -> str:
         """The SELECT of no row, to learn the types of the columns."""
-        source = self._source(Window())
+        source = self.source(Window())
         columns = [_column(name) for name in self.columns]
         return render(exp.select(*columns).from_(source).where(exp.false()))
 
-    def _source(self, window: Window, zone: str = "UTC") -> exp.Subquery:
-        tree = self.tree
-        bounds = {"since": window.since, "until": window.until}
-        edges = {"since": _BEGINNING, "until": _END}
-        own = {name: bounds[name] for name in placeholders(tree) if name in bounds}
+    def source(self, window: Window, zone: str = "UTC", name: str = "q") -> exp.Subquery:
+        """The author's own words as a source; what they leave open is bound to the window's edges."""
+        bounds = {
+            "since": _in_zone(window.since, zone) if window.since else _BEGINNING,
+            "until": _in_zone(window.until, zone) if window.until else _END,
+        }
+        own = {p: naive_timestamp(bounds[p]) for p in placeholders(self.tree) if p in bounds}
 
         def at_edge(node: exp.Expr) -> exp.Expr:
-            if isinstance(node, exp.Placeholder) and node.name in own:
-                value = own[node.name]
-                return naive_timestamp(_in_zone(value, zone) if value else edges[node.name])
-            return node
+            is_own = isinstance(node, exp.Placeholder) and node.name in own
+            return own[node.name] if is_own else node
 
-        bound = tree.copy().transform(at_edge)
-        return bind(cast("exp.Query", bound), {}).subquery("q")
+        bound = bind(cast("exp.Query", self.tree.copy().transform(at_edge)), {})
+        source = verbatim(self.text.removeprefix("\ufeff"), own, name)
+        if own and parse_select(source.this.name, file=self.file) != bound:
+            message = f"it is not clear where {', '.join(f':{p}' for p in own)} stand"
+            raise DeclarationError(
+                message, hint="write each with nothing before it", file=self.file
+            )
+        return source
 
 
 def _quoted(name: str) -> exp.Identifier:
@@ -318,7 +325,7 @@ def training_query(
     split = exp.alias_(_md5(split_by), "mlbatch_split", quoted=True)
     wanted = [_column(name) for name in feature_columns]
     joined = exp.select(*wanted, exp.column(_quoted(label), "l"), order, split)
-    joined = joined.from_(features.tree.copy().subquery("q"))
+    joined = joined.from_(features.source(Window()))
     same = [exp.EQ(this=_column(k), expression=exp.column(_quoted(k), "l")) for k in key]
     joined = joined.join(_one_label(labels, key, label).subquery("l"), on=exp.and_(*same))
     joined = _newest(joined, key, cursor)
@@ -331,7 +338,7 @@ def training_query(
 def _one_label(labels: FeatureQuery, key: tuple[str, ...], label: str) -> exp.Select:
     """Of each key its one label, repeated or not; NULL is no label where there is another."""
     columns = [_column(name) for name in (*key, label)]
-    each = exp.select(*columns).distinct().from_(labels.tree.copy().subquery("q"))
+    each = exp.select(*columns).distinct().from_(labels.source(Window()))
     kinds = exp.Window(
         this=exp.Count(this=_column(label)), partition_by=[_column(name) for name in key]
     )
@@ -347,7 +354,7 @@ def contradiction_query(labels: FeatureQuery, *, key: tuple[str, ...], label: st
         expression=exp.Literal.number(1),
     )
     keyed = [name.is_(exp.null()).not_() for name in names]
-    found = exp.select(*names).from_(labels.tree.copy().subquery("q")).where(exp.and_(*keyed))
+    found = exp.select(*names).from_(labels.source(Window())).where(exp.and_(*keyed))
     found = found.group_by(*names).having(several)
     total = exp.Window(this=exp.Count(this=exp.Star()))
     told = exp.select(*names, exp.alias_(total, "mlbatch_keys", quoted=True))

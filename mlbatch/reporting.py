@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mlbatch.errors import TemporaryError
+from mlbatch.errors import MlbatchError
 from mlbatch.failpoint import reach
 from mlbatch.ledger import Run, RunState, Totals
 
@@ -16,15 +16,16 @@ if TYPE_CHECKING:
 def record(run: Run, ledger: Ledger, tools: Tools) -> Run:
     """Tell the tracking server about this run, and about earlier ones that it could not be told.
 
-    The data is in, so the server's absence fails nothing: the ledger remembers what was not sent.
+    The data is in, so no trouble here fails anything: the ledger remembers what was not sent.
     """
-    finished = [r for r in ledger.runs(run.new.output_table) if r.state is RunState.DONE]
     try:
+        finished = [r for r in ledger.runs(run.new.output_table) if r.state is RunState.DONE]
         for unsent in reversed([r for r in finished if r.tracking_run_id is None]):
             sent = _send(unsent, ledger, tools)
             run = sent if sent.run_id == run.run_id else run
-    except TemporaryError as error:
-        tools.notify("notice", f"not logged yet, the next run does so: {error.message}")
+    except MlbatchError as error:
+        hint = f" ({error.hint})" if error.hint else ""
+        tools.notify("notice", f"not logged yet, the next run does so: {error.message}{hint}")
     return run
 
 

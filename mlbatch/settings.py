@@ -11,6 +11,7 @@ import os
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import (
     BaseModel,
@@ -38,12 +39,27 @@ class _Section(BaseModel):
 
 Tls = Literal["verify", "off"]
 """Whether a connection is encrypted and the server's name checked. No third way."""
+_MLFLOW_LOG_IN = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
+"""Variables from which MLflow's own client takes what it logs in with."""
 _THIS_MACHINE = ("127.0.0.1", "::1", "localhost")
 
 
 def _refuse_clear_text(tls: str, host: str | None) -> None:
     if tls == "off" and host not in (*_THIS_MACHINE, None):
         raise ValueError(f"tls may be off only for this machine, not for {host}")
+
+
+def _refuse_clear_url(name: str, url: str | None) -> None:
+    """For a URL to which credentials go: in the clear no further than this machine."""
+    parts = urlsplit(url or "")
+    if parts.scheme == "http" and parts.hostname not in _THIS_MACHINE:
+        raise ValueError(f"{name} may be http only for this machine, not for {parts.hostname}")
+
+
+def _check_endpoint(url: str | None) -> None:
+    if "@" in urlsplit(url or "").netloc:
+        raise ValueError("endpoint holds a log-in; keys and tokens are settings of their own")
+    _refuse_clear_url("endpoint", url)
 
 
 def _by_kind(default: str) -> Discriminator:
@@ -102,6 +118,7 @@ class RedshiftSettings(_Section):
         if self.transport == "data_api" and not (self.cluster or self.workgroup):
             raise ValueError("the transport data_api needs cluster or workgroup")
         _refuse_clear_text(self.tls, self.host)
+        _check_endpoint(self.endpoint)
         return self
 
 
@@ -113,6 +130,11 @@ class QueuerySettings(_Section):
     token: str
     token_secret: SecretStr
     query_seconds: int = Field(4 * 3600, ge=1)
+
+    @model_validator(mode="after")
+    def _encrypted(self) -> Self:
+        _check_endpoint(self.endpoint)
+        return self
 
 
 class FolderSettings(_Section):
@@ -140,6 +162,7 @@ class S3Settings(_Section):
     def _no_lasting_keys(self) -> Self:
         if self.access_key and not self.endpoint:
             raise ValueError("keys are for stand-ins; on AWS use a role")
+        _check_endpoint(self.endpoint)
         return self
 
 
@@ -215,6 +238,12 @@ class TrackingSettings(_Section):
     uri: str | None = None
     """An MLflow server; by default a local store in ``path``."""
     path: Path = HOME / "mlflow"
+
+    @model_validator(mode="after")
+    def _encrypted(self) -> Self:
+        if "@" in urlsplit(self.uri or "").netloc or any(map(os.environ.get, _MLFLOW_LOG_IN)):
+            _refuse_clear_url("uri", self.uri)
+        return self
 
 
 class Settings(BaseSettings):

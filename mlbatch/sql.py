@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import cast
 
 import sqlglot
-from sqlglot import exp
+from sqlglot import TokenType, exp
 from sqlglot.errors import ParseError, TokenError
 
 from mlbatch.errors import DeclarationError, UsageError
@@ -220,6 +220,29 @@ def bind(select: exp.Query, values: Mapping[str, object]) -> exp.Query:
 
     bound = select.copy().transform(replace)
     return cast("exp.Query", bound)
+
+
+def verbatim(text: str, values: Mapping[str, exp.Expr], alias: str) -> exp.Subquery:
+    """The SELECT that ``text`` is, word for word, as a source; ``values`` stand for placeholders.
+
+    Written anew from its tree it could mean something else: ADD_MONTHS becomes a DATEADD, which
+    treats ends of months differently, and ``::text`` a VARCHAR(MAX).
+    """
+    pieces: list[str] = []
+    place, opened = 0, False
+    tokens = sqlglot.tokenize(text, read=DIALECT)
+    for number, token in enumerate(tokens):
+        if token.token_type is TokenType.SEMICOLON and opened:
+            text = text[: token.start]
+            break
+        opened = opened or token.token_type is not TokenType.SEMICOLON
+        place = place if opened else token.end + 1
+        after = tokens[number + 1 : number + 2]
+        if token.token_type is TokenType.COLON and after and after[0].text in values:
+            pieces += [text[place : token.start], render(values[after[0].text])]
+            place = after[0].end + 1
+    own = "".join([*pieces, text[place:]]).strip()
+    return exp.Subquery(this=exp.Var(this=f"\n{own}\n"), alias=exp.to_identifier(alias))
 
 
 def nondeterministic(select: exp.Expr) -> tuple[str, ...]:

@@ -56,6 +56,10 @@ class FolderTracking:
         """See `mlbatch.tracking.Tracking.about`."""
         return f"the folder {self.root}"
 
+    def ready(self, job: str) -> None:
+        """See `mlbatch.tracking.Tracking.ready`."""
+        (self.root / job).mkdir(parents=True, exist_ok=True)
+
     def record(self, training: TrainingRecord, model: Path, digest: str) -> ModelVersion:
         """See `mlbatch.tracking.Tracking.record`."""
         folder = self.root / training.job

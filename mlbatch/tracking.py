@@ -44,6 +44,10 @@ class Tracking(Protocol):
         """What answers there, in a few words, for `mlbatch doctor`."""
         ...
 
+    def ready(self, job: str) -> None:
+        """Raise what a `record` of ``job`` would meet now: nobody fits for hours to hear it."""
+        ...
+
     def record(self, training: TrainingRecord, model: Path, digest: str) -> ModelVersion:
         """Log a training run and register the files of ``model`` as a new version."""
         ...

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -12,14 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlbatch.creation import count_rows
-from mlbatch.errors import GateRefused, UsageError
+from mlbatch.errors import UsageError
 from mlbatch.extraction import Extracted, extract
 from mlbatch.fitting import EpochMetrics, FitResult, Plan, fit
-from mlbatch.gates import Verdict, judge
 from mlbatch.labelled import LabelledRows, select_training_rows
 from mlbatch.predicting import judged
 from mlbatch.project import code_digest
 from mlbatch.query import contradiction_query
+from mlbatch.registering import Registered, keep, register
 from mlbatch.rehearsal import rehearse
 from mlbatch.reporting import counted
 from mlbatch.tracking import TrainingRecord
@@ -30,27 +29,16 @@ if TYPE_CHECKING:
     from mlbatch.job import Job
     from mlbatch.snapshot import Snapshot
     from mlbatch.tools import Tools
-    from mlbatch.tracking import ModelVersion
 
 
 @dataclass(frozen=True, slots=True)
-class Trained:
+class Trained(Registered):
     """How a training ended."""
 
-    version: ModelVersion
     result: FitResult
-    verdicts: tuple[Verdict, ...]
-    promoted: bool
     rows: int
     left_out: Mapping[str, int]
     """Rows that could not be learnt from, by reason."""
-
-    def require_promotion(self, job: str) -> None:
-        """Raise GateRefused when a gate refused the new version."""
-        if not self.promoted:
-            refused = "; ".join(str(v) for v in self.verdicts if not v.passed)
-            message = f"{job} version {self.version.version} was not promoted: {refused}"
-            raise GateRefused(message, hint="the champion, if there is one, stays in service")
 
 
 def train(job: type[Job], tools: Tools) -> Trained:
@@ -61,6 +49,7 @@ def train(job: type[Job], tools: Tools) -> Trained:
     """
     rehearse(job)
     training_id = tools.new_id()
+    tools.tracking.ready(job.name)
     snapshot = _take_rows(job, training_id, tools)
     epochs: list[EpochMetrics] = []
 
@@ -75,13 +64,11 @@ def train(job: type[Job], tools: Tools) -> Trained:
         # What is judged is what will answer.
         figures = judged(job, result.model, rows.read(), job.training.holdout)
         result = replace(result, evaluation=figures)
-    champion = tools.tracking.resolve(job.name)
-    version = _register(job, training_id, result, epochs, snapshot, tools)
-    verdicts = judge(job.gates, result.evaluation.metrics(), champion.metrics if champion else {})
-    promoted = all(verdict.passed for verdict in verdicts)
-    if promoted:
-        tools.tracking.promote(version)
-    return Trained(version, result, verdicts, promoted, snapshot.rows, dict(rows.left_out))
+    record = _record(job, training_id, result, epochs, snapshot, tools)
+    keep(result.model, record, training_id, tools)
+    done = register(job, training_id, tools)
+    left_out = dict(rows.left_out)
+    return Trained(done.version, done.verdicts, done.promoted, result, snapshot.rows, left_out)
 
 
 @contextmanager
@@ -141,18 +128,16 @@ def _tell_contradictions(job: type[Job], tools: Tools) -> None:
         tools.notify("notice", line)
 
 
-def _register(
+def _record(
     job: type[Job],
     training_id: str,
     result: FitResult,
     epochs: list[EpochMetrics],
     snapshot: Snapshot,
     tools: Tools,
-) -> ModelVersion:
-    folder = tools.models / job.name / f"training-{training_id}"
-    digest = tools.save_model(result.model, folder)
+) -> TrainingRecord:
     evaluation = result.evaluation
-    record = TrainingRecord(
+    return TrainingRecord(
         job=job.name,
         parameters=_parameters(job, result, snapshot),
         metrics=evaluation.metrics(),
@@ -163,9 +148,6 @@ def _register(
             "confusion_matrix.svg": evaluation.confusion_svg(),
         },
     )
-    version = tools.tracking.record(record, folder, digest)
-    shutil.rmtree(folder)
-    return version
 
 
 def _origins(job: type[Job], snapshot: Snapshot, tools: Tools) -> dict[str, str]:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 from hypothesis import HealthCheck, settings
 from toy.harness import ToyHarness
 from toy.job import Toy
 from toy.model import Obedient
+
+from mlbatch.connectors.mlflow import MlflowTracking
 
 pytest_plugins = ["servers"]
 
@@ -19,3 +23,18 @@ settings.load_profile("house")
 def harness(tmp_path):
     """The toy job with the obedient predictor; every test gives it its notes."""
     return ToyHarness(Toy, tmp_path, part_rows=10).given_model(Obedient())
+
+
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory):
+    """MLflow's tables are made once; each test gets a copy."""
+    folder = tmp_path_factory.mktemp("mlflow")
+    tracking = MlflowTracking(f"sqlite:///{folder}/mlflow.db", folder)
+    assert tracking._client.get_experiment_by_name("nobody") is None
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def mlflow(migrated, tmp_path):
+    shutil.copy(migrated, tmp_path / "mlflow.db")
+    return MlflowTracking(f"sqlite:///{tmp_path}/mlflow.db", tmp_path)

@@ -19,6 +19,7 @@ FINISH_SECONDS = 20.0
 _COMMANDS = {
     "run": ("mlbatch.cli.work", "Train or infer one job."),
     "plan": ("mlbatch.cli.plan", "Show what an inference would do; writes nothing."),
+    "register": ("mlbatch.cli.work", "Register a fitted model that the registry did not take."),
     "switch": ("mlbatch.cli.switch", "Bring a table to another model, or back, in one step."),
     "list": ("mlbatch.cli.look", "The project's jobs, and what is wrong with them."),
     "show": ("mlbatch.cli.look", "One job: features, output table, models, last runs."),

@@ -1,4 +1,4 @@
-"""`run`."""
+"""`run` and `register`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from mlbatch.cli.session import Session
 from mlbatch.errors import ExitCode, GateRefused, UsageError
 from mlbatch.inference import Inference, infer
 from mlbatch.planner import Request
+from mlbatch.registering import Registered, register
 from mlbatch.reporting import counted
 
 if TYPE_CHECKING:
@@ -137,6 +138,34 @@ def _train(session: Session, job: type[Job], *, as_json: bool) -> int:
     return ExitCode.DONE
 
 
+@click.command("register")
+@click.argument("job")
+@click.argument("training")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+@click.pass_obj
+def register_command(profile: str | None, /, job: str, training: str, as_json: bool) -> int:  # noqa: FBT001
+    """Register the model that TRAINING fitted for JOB, and promote it when its gates hold."""
+    session = Session.open(profile)
+    done = register(session.job(job), training, session.tools())
+    facts = {
+        "schema": "mlbatch.register/1",
+        "ok": done.promoted,
+        "job": job,
+        "model_version": done.version.version,
+        "promoted": done.promoted,
+        "gates": [str(verdict) for verdict in done.verdicts],
+    }
+    lines = [f"gate: {verdict}" for verdict in done.verdicts]
+    lines.append(f"{job} · model v{done.version.version}; {_standing(done)}.")
+    tell(facts, "\n".join(lines), as_json=as_json)
+    done.require_promotion(job)
+    return ExitCode.DONE
+
+
+def _standing(done: Registered) -> str:
+    return "it is the champion now" if done.promoted else "NOT promoted"
+
+
 def _inference_facts(ended: Inference, seconds: float) -> dict[str, object]:
     run, totals = ended.run, ended.totals
     return {
@@ -207,6 +236,5 @@ def _training_text(job: type[Job], trained: Trained, seconds: float) -> str:
     lines.append(trained.result.evaluation.report().rstrip())
     lines += [f"gate: {verdict}" for verdict in trained.verdicts]
     lines += [f"left out: {n:,} rows ({reason})" for reason, n in trained.left_out.items()]
-    end = "it is the champion now" if trained.promoted else "NOT promoted"
-    lines.append(f"Done in {seconds:.1f} s; {end}.")
+    lines.append(f"Done in {seconds:.1f} s; {_standing(trained)}.")
     return "\n".join(lines)

@@ -26,7 +26,7 @@ from mlbatch.errors import (
 )
 from mlbatch.snapshot import ManifestEntry, write_manifest
 from mlbatch.sql import quote_identifier
-from mlbatch.warehouse import Unloaded
+from mlbatch.warehouse import Unloaded, check_load
 
 PART_ROWS = 20_000
 GROUP_ROWS = 5_000
@@ -92,6 +92,7 @@ class DuckdbWarehouse:
             connection.register("staged", rows)
             connection.execute("BEGIN")
             connection.execute(f"CREATE TABLE IF NOT EXISTS {name} AS FROM staged LIMIT 0")
+            check_load(table, rows, connection.table(name).columns, replace_by)
             connection.execute(f"DELETE FROM {name} t USING staged s WHERE {match}")  # noqa: S608
             connection.execute(f"INSERT INTO {name} BY NAME FROM staged")
             connection.execute("COMMIT")

@@ -13,12 +13,13 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlbatch.connectors.password import without_log_in
 from mlbatch.connectors.unreached import advice, reason
 from mlbatch.errors import MlbatchError, ModelTampered, RunFailed, TemporaryError
 from mlbatch.tracking import CHAMPION, ModelVersion, TrainingRecord
@@ -45,7 +46,8 @@ _LOCAL = "sqlite:///"
 class MlflowTracking:
     """`mlbatch.tracking.Tracking` at ``uri``; artifacts of a local store go below ``artifacts``."""
 
-    uri: str
+    uri: str = field(repr=False)
+    """It may hold a log-in."""
     artifacts: Path
 
     @cached_property
@@ -64,29 +66,50 @@ class MlflowTracking:
     def about(self) -> str:
         """See `mlbatch.tracking.Tracking.about`."""
         self.resolve("mlbatch_doctor")
-        return f"MLflow at {self.uri}"
+        return f"MLflow at {without_log_in(self.uri)}"
 
     def record(self, training: TrainingRecord, model: Path, digest: str) -> ModelVersion:
         """See `mlbatch.tracking.Tracking.record`."""
         with _translated(self.uri):
             experiment = self._experiment(training.job)
             run_id = self._start(experiment, {**training.tags, "mlbatch.mode": "train"})
-            self._log(run_id, training)
-            self._client.log_artifacts(run_id, str(model), MODEL_PATH)
-            for name, text in training.texts.items():
-                self._client.log_text(run_id, text, name)
-            version = self._register(training.job, run_id, digest)
+            with self._failed_unless_through(run_id):
+                self._log(run_id, training)
+                self._client.log_artifacts(run_id, str(model), MODEL_PATH)
+                for name, text in training.texts.items():
+                    self._client.log_text(run_id, text, name)
+                version = self._register(training.job, run_id, digest)
             self._client.set_terminated(run_id)
         return ModelVersion(training.job, version, digest, training.metrics, run_id)
 
+    @contextmanager
+    def _failed_unless_through(self, run_id: str) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            # The server may be what is gone: the first error is the one to tell.
+            with suppress(Exception):
+                self._client.set_terminated(run_id, "FAILED")
+            raise
+
+    def ready(self, job: str) -> None:
+        """See `mlbatch.tracking.Tracking.ready`."""
+        with _translated(self.uri):
+            self._experiment(job)
+
     def _experiment(self, job: str) -> str:
-        """Number of the job's experiment, which is made where there is none."""
+        """The number of the job's experiment, which is made where there is none."""
         experiment = self._client.get_experiment_by_name(job)
-        if experiment is not None:
-            return str(experiment.experiment_id)
-        local = self.uri.startswith(_LOCAL)
-        location = (self.artifacts / job).absolute().as_uri() if local else None
-        return str(self._client.create_experiment(job, artifact_location=location))
+        if experiment is None:
+            local = self.uri.startswith(_LOCAL)
+            location = (self.artifacts / job).absolute().as_uri() if local else None
+            return str(self._client.create_experiment(job, artifact_location=location))
+        number = str(experiment.experiment_id)
+        if experiment.lifecycle_stage != "active":
+            message = f"MLflow at {without_log_in(self.uri)}: the experiment {job} was deleted"
+            hint = f"mlflow experiments restore --experiment-id {number}"
+            raise RunFailed(message, hint=hint)
+        return number
 
     def _start(self, experiment: str, tags: Mapping[str, str]) -> str:
         name = f"{tags['mlbatch.mode']}-{tags.get(RUN_TAG, tags.get('mlbatch.training_id', ''))}"
@@ -195,18 +218,18 @@ def _translated(uri: str) -> Iterator[None]:
     except MlflowException as error:
         raise _translate(error, uri) from error
     except OSError as error:
-        message = f"MLflow at {uri}: {error}"
+        message = without_log_in(f"MLflow at {uri}: {error}")
         raise TemporaryError(message, hint=_advice(error, uri)) from error
 
 
 def _translate(error: Any, uri: str) -> MlbatchError:  # noqa: ANN401  imported lazily
-    first = str(error).splitlines()[0]
+    where, first = without_log_in(uri), without_log_in(str(error).splitlines()[0])
     if error.error_code in ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED"):
         # MLflow tells a screenful of a server that is not there, with the reason at its end.
         why = reason(error) or first
-        return TemporaryError(f"MLflow at {uri} does not answer: {why}", hint=_advice(error, uri))
+        return TemporaryError(f"MLflow at {where} does not answer: {why}", hint=_advice(error, uri))
     hint = f"look whether {_setting(uri)} names an MLflow server, and at that server's log"
-    return RunFailed(f"MLflow at {uri} refuses: {first}", hint=hint)
+    return RunFailed(f"MLflow at {where} refuses: {first}", hint=hint)
 
 
 def _advice(error: BaseException, uri: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -18,3 +19,11 @@ class FixedPassword:
     def __call__(self) -> str:
         """See `Password`."""
         return self.value
+
+
+def without_log_in(text: str) -> str:
+    """``text``, which may be a URL or hold some, without the user and password of any."""
+    return _LOG_IN.sub("", text)
+
+
+_LOG_IN = re.compile(r"(?<=://)[^/\s]*@")

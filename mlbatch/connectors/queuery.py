@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 import httpx
@@ -50,6 +50,8 @@ _AGAIN = "try again; nothing was lost"
 _EXPIRED = frozenset({400, 403})
 """S3 says 400 where the signer's own log-in has run out, 403 where the URL's time has."""
 Result = TypeVar("Result")
+# A query is a session of its own, whose settings are the server's: they can only be looked at.
+_CLOCKS = """SELECT GETDATE() AS local, CAST(GETDATE() AS TIMESTAMPTZ) AT TIME ZONE 'UTC' AS utc"""
 _TYPES = {
     "smallint": pa.int16(),
     "integer": pa.int32(),
@@ -80,9 +82,13 @@ class QueueryWarehouse:
         return f"Queuery at {self.endpoint}"
 
     def now(self) -> datetime:
-        """See `mlbatch.warehouse.Warehouse.now`."""
-        (row,) = self.fetch("SELECT GETDATE() AS now").to_pylist()
-        moment: datetime = row["now"]
+        """See `mlbatch.warehouse.Warehouse.now`; SettingsError where the server is not in UTC."""
+        (row,) = self.fetch(_CLOCKS).to_pylist()
+        moment: datetime = row["utc"]
+        if abs(row["local"] - moment) > timedelta(minutes=1):
+            message = f"Queuery at {self.endpoint} reads and tells times in another zone than UTC"
+            hint = "ALTER USER ... SET timezone TO 'UTC' for the user of the Queuery server"
+            raise SettingsError(message, hint=hint)
         return moment.replace(tzinfo=UTC)
 
     def fetch(self, select: str) -> pa.Table:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from datetime import datetime
 
 import pytest
 from hypothesis import given, settings
@@ -362,3 +363,20 @@ def test_a_statement_can_be_stopped_over_and_over(session, engine, never_ends):
             session.execute(never_ends)
         stopper.join()
         assert session.execute("SELECT 1 AS a").rows == 1
+
+
+def test_a_user_s_time_zone_holds_for_later_sessions_until_they_set_another(engine, rows):
+    asked = "SELECT '2026-01-01 09:00:00'::TIMESTAMP::TIMESTAMPTZ AT TIME ZONE 'UTC' AS at"
+    first = engine.session("traveller")
+    first.execute("ALTER USER traveller SET timezone TO 'Asia/Tokyo'")
+    later = engine.session("traveller")
+    shown = [rows(first, "SHOW timezone"), rows(later, "SHOW timezone")]
+    assert shown == [[("UTC",)], [("Asia/Tokyo",)]]
+    assert rows(later, asked) == [(datetime(2026, 1, 1),)]
+    later.execute("SET timezone TO 'UTC'")
+    assert rows(later, asked) == [(datetime(2026, 1, 1, 9),)]
+    later.execute("RESET timezone")
+    assert rows(later, "SHOW timezone") == [("Asia/Tokyo",)]
+    first.execute("ALTER USER traveller SET timezone TO DEFAULT")
+    for session in (first, later):
+        session.close()

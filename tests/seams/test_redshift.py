@@ -11,6 +11,8 @@ import pytest
 from bad_inputs import ACCEPTED, bad_input
 
 from mlbatch.connectors.aws import AwsAccess
+from mlbatch.connectors.duckdb import DuckdbWarehouse
+from mlbatch.connectors.folder import FolderStorage
 from mlbatch.connectors.password import FixedPassword
 from mlbatch.connectors.queuery import QueueryWarehouse, read_fields, rows_of
 from mlbatch.connectors.redshift.data_api import DataApi
@@ -31,7 +33,9 @@ from mlbatch.errors import (
     TemporaryError,
     UsageError,
 )
+from mlbatch.query import FeatureQuery
 from mlbatch.unloading import take_snapshot
+from mlbatch.window import Window
 
 ROWS = pa.table(
     {
@@ -136,6 +140,47 @@ def test_copying_replaces_rows_of_the_same_key(warehouse):
     assert warehouse.copy("notes", ROWS.slice(0, 0), replace_by=("id",)) == 0
 
 
+@pytest.fixture(params=["embedded", "data_api", "wire"])
+def loadable(request, tmp_path, s3_storage):
+    """Every warehouse that takes rows, with a table of three columns."""
+    if request.param == "embedded":
+        made = DuckdbWarehouse(tmp_path / "w.duckdb", FolderStorage(tmp_path / "parts"))
+    else:
+        made = RedshiftWarehouse(request.getfixturevalue(request.param), s3_storage)
+    made.copy("foods", RICE, replace_by=("id",))
+    return made
+
+
+RICE = pa.table({"id": [1], "name": ["rice"], "kind": ["grain"]})
+
+
+def test_columns_go_by_name_whatever_their_order(loadable):
+    turned = pa.table({"kind": ["fish", "grain"], "id": [2, 1], "name": ["eel", "oats"]})
+    assert loadable.copy("foods", turned, replace_by=("id",)) == 2
+    found = loadable.fetch("SELECT id, name, kind FROM foods ORDER BY id").to_pylist()
+    assert found == [
+        {"id": 1, "name": "oats", "kind": "grain"},
+        {"id": 2, "name": "eel", "kind": "fish"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [
+        (RICE.drop_columns(["kind"]), "the rows lack the column kind"),
+        (RICE.append_column("cost", [[3]]), "the table lacks the column cost"),
+        (RICE.slice(0, 0).rename_columns(["id", "name", "sort"]), "lack the column kind"),
+        (pa.concat_tables([RICE, RICE]), "id 1 is in the rows more than once"),
+    ],
+    ids=["missing", "unknown", "renamed", "twice"],
+)
+def test_rows_that_do_not_fit_are_refused_alike_and_nothing_is_loaded(loadable, rows, told):
+    with pytest.raises(UsageError, match=told):
+        loadable.copy("foods", rows, replace_by=("id",))
+    found = loadable.fetch("SELECT id, name, kind FROM foods").to_pylist()
+    assert found == RICE.to_pylist()
+
+
 def test_no_rows_are_no_parts(warehouse, s3_storage):
     select = "SELECT 1 AS one WHERE 1 = 0"
     snapshot = take_snapshot(warehouse, s3_storage, select, s3_storage.prefix + "none/")
@@ -151,6 +196,16 @@ def test_nothing_is_overwritten(warehouse, s3_storage):
         warehouse.unload("SELECT 2 AS one", "s3://elsewhere/x/")
 
 
+def test_an_author_s_comments_and_texts_reach_the_warehouse_unharmed(warehouse, s3_storage):
+    words = "-- don't: 50 % of ? is $1, %s or :name\n/* isn't it */"
+    query = FeatureQuery.parse(f"SELECT '50 %s :name' AS told {words}")
+    assert warehouse.fetch(query.windowed(Window(), cursor=None)).to_pylist() == [
+        {"told": "50 %s :name"}
+    ]
+    select = query.windowed(Window(), cursor=None)
+    assert warehouse.unload(select, s3_storage.prefix + "words/").rows == 1
+
+
 def test_a_wrong_query_is_a_declaration(warehouse):
     for select in ("SELECT x FROM nowhere", "SELECT FROM WHERE", "SELECT 1 AS a LIMIT 1; x"):
         with pytest.raises((DeclarationError, RunFailed)):
@@ -162,6 +217,37 @@ def test_a_wrong_query_is_a_declaration(warehouse):
 def test_the_clock_is_the_warehouse_s_in_utc(warehouse):
     assert abs(warehouse.now() - datetime.now(UTC)) < timedelta(seconds=5)
     assert "Redshift" in warehouse.about()
+
+
+@pytest.fixture
+def in_tokyo(engine):
+    """Whose sessions begin nine hours ahead: the users of both transports, and Queuery's."""
+    session = engine.session()
+    for user in ("awsuser", "me"):
+        session.execute(f"ALTER USER {user} SET timezone TO 'Asia/Tokyo'")
+    session.close()
+
+
+@pytest.mark.usefixtures("in_tokyo")
+@pytest.mark.parametrize("name", ["data_api", "wire"])
+def test_a_user_s_own_time_zone_moves_neither_the_clock_nor_a_window(
+    request, engine, s3_storage, name
+):
+    session = engine.session("somebody")
+    session.execute("CREATE TABLE moments AS SELECT '2026-01-01 12:00:00+00'::TIMESTAMPTZ AS at")
+    warehouse = RedshiftWarehouse(request.getfixturevalue(name), s3_storage)
+    assert abs(warehouse.now() - datetime.now(UTC)) < timedelta(seconds=10)
+    within = (
+        "SELECT at FROM moments WHERE at >= '2026-01-01 11:00:00' AND at < '2026-01-01 13:00:00'"
+    )
+    assert warehouse.fetch(within).num_rows == 1
+    assert warehouse.unload(within, s3_storage.prefix + "zone/").rows == 1
+
+
+@pytest.mark.usefixtures("in_tokyo")
+def test_a_queuery_in_another_time_zone_is_refused(queuery):
+    with pytest.raises(SettingsError, match="another zone than UTC"):
+        queuery.now()
 
 
 def test_an_unload_that_is_cut_short_is_never_believed(warehouse, engine, s3_storage):

@@ -12,6 +12,7 @@ from mlbatch.connectors.redshift.statements import (
     copy,
     create_table,
     replace_rows,
+    stage_table,
     unload,
 )
 from mlbatch.errors import DeclarationError, UsageError
@@ -125,7 +126,7 @@ def test_tables_are_made_and_replaced_by_quoted_names():
     assert create_table("t", schema) == (
         'CREATE TABLE IF NOT EXISTS "t" ("id" BIGINT, "at" TIMESTAMP)'
     )
-    assert create_table("s", schema, like="t") == 'CREATE TEMPORARY TABLE "s" (LIKE "t")'
-    delete, insert = replace_rows("t", "s", ("id", "at"))
+    assert stage_table("s", schema) == 'CREATE TEMPORARY TABLE "s" ("id" BIGINT, "at" TIMESTAMP)'
+    delete, insert = replace_rows("t", "s", ("at", "id", "x"), ("id", "at"))
     assert delete == ('DELETE FROM "t" USING "s" WHERE "t"."id" = "s"."id" AND "t"."at" = "s"."at"')
-    assert insert == 'INSERT INTO "t" SELECT * FROM "s"'
+    assert insert == 'INSERT INTO "t" ("at", "id", "x") SELECT "at", "id", "x" FROM "s"'

@@ -13,9 +13,9 @@ from bad_inputs import TEMPORARY, bad_input
 from mlbatch.connectors.mlflow import DIGEST_TAG, MlflowTracking
 from mlbatch.devstack.process import free_ports, launch, stop, wait_until_ready
 from mlbatch.devstack.registry import Registry
-from mlbatch.errors import ModelTampered, RunFailed, TemporaryError
+from mlbatch.errors import MlbatchError, ModelTampered, RunFailed, TemporaryError
 from mlbatch.testing import FolderTracking
-from mlbatch.tracking import TrainingRecord
+from mlbatch.tracking import ModelVersion, TrainingRecord
 
 RECORD = TrainingRecord(
     job="toy",
@@ -25,15 +25,6 @@ RECORD = TrainingRecord(
     tags={"mlbatch.training_id": "t1"},
     texts={"evaluation.txt": "fine 良い", "confusion_matrix.svg": "<svg/>"},
 )
-
-
-@pytest.fixture(scope="session")
-def migrated(tmp_path_factory):
-    """MLflow's tables are made once; each test gets a copy."""
-    folder = tmp_path_factory.mktemp("mlflow")
-    tracking = MlflowTracking(f"sqlite:///{folder}/mlflow.db", folder)
-    assert tracking._client.get_experiment_by_name("nobody") is None
-    return folder / "mlflow.db"
 
 
 @pytest.fixture(scope="session")
@@ -127,12 +118,6 @@ def test_an_inference_is_recorded_once(tracking, model):
     assert tracking.record_inference("other", "run3", {"rows_written": 4.0})
 
 
-@pytest.fixture
-def mlflow(migrated, tmp_path):
-    shutil.copy(migrated, tmp_path / "mlflow.db")
-    return MlflowTracking(f"sqlite:///{tmp_path}/mlflow.db", tmp_path)
-
-
 def test_mlflow_holds_all_that_people_look_for(mlflow, model):
     version = mlflow.record(RECORD, model, "d1")
     client = mlflow._client
@@ -161,6 +146,30 @@ def test_90_a_registry_that_is_down_is_temporary(tmp_path, monkeypatch):
     down = MlflowTracking("http://127.0.0.1:9", tmp_path)
     with pytest.raises(TemporaryError, match="127"):
         down.resolve("toy")
+
+
+def test_a_training_that_cannot_be_registered_ends_as_failed(mlflow, model):
+    (mlflow.artifacts / "toy").write_text("in the way of the artifacts")
+    with pytest.raises(MlbatchError):
+        mlflow.record(RECORD, model, "d1")
+    (run,) = mlflow._client.search_runs([mlflow._experiment("toy")])
+    assert run.info.status == "FAILED"
+
+
+def test_a_log_in_in_the_uri_is_used_and_never_shown(server, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
+    known = MlflowTracking(server.replace("://", "://me:hunter2@"), tmp_path)
+    assert known.about() == f"MLflow at {server}"
+    told = [repr(known)]
+    for uri in ("http://me:hunter2@127.0.0.1:9", "http://me:hunt@er2@127.0.0.1:9"):
+        with pytest.raises(TemporaryError, match=r"127\.0\.0\.1") as caught:
+            MlflowTracking(uri, tmp_path).resolve("toy")
+        told.append(str(caught.value))
+    with pytest.raises(RunFailed, match="refuses") as caught:
+        known.promote(ModelVersion("nobody", 1, "d"))
+    told.append(str(caught.value))
+    assert not [line for line in told if "hunt" in line or "er2" in line]
 
 
 def test_what_mlflow_refuses_is_a_failure(mlflow, model):

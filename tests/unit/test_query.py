@@ -83,6 +83,39 @@ def test_a_query_may_place_the_window_itself(run):
     assert ids(run(query.windowed(Window(), cursor="seen"))) == [1, 2, 3, 4]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "SELECT ADD_MONTHS(seen, 1) AS seen, id::text AS id FROM t",
+        "SELECT id, seen FROM t -- the last line's comment ends nothing",
+        "SELECT /* of (all */ id, seen\n  FROM t\n WHERE 'a\\'b;' <> ';'",
+        "WITH u AS (SELECT * FROM t) SELECT id, seen FROM u UNION ALL SELECT 1, NULL FROM t",
+    ],
+)
+def test_the_author_s_words_stand_in_every_statement(text):
+    query = FeatureQuery.parse(f"\ufeff;{text}\n;\n-- no more of it; really\n;")
+    window = Window(NOON, NOON + HOUR)
+    key = {"key": ("id",), "cursor": "seen"}
+    for select in (
+        query.windowed(window, cursor="seen", newest_of=("id",)),
+        query.probe(window, **key),
+        query.empty(),
+        query.of_keys([(1,)], key=("id",), columns=("id", "seen"), gone=[(2,)]),
+    ):
+        assert f"(\n{text}\n) AS q" in select
+        assert "no more of it" not in select
+        FeatureQuery.parse(select)
+
+
+def test_a_window_in_the_author_s_words_is_all_that_changes_in_them(run):
+    text = "SELECT id, seen, ':since' AS s FROM t /* :until */ WHERE seen::TIMESTAMP>=:since"
+    query = FeatureQuery.parse(text)
+    select = query.windowed(Window(NOON + 3 * HOUR), cursor="seen", null_cursor="never")
+    bound = text.replace(">=:since", ">=CAST('2026-01-01 15:00:00.000000' AS TIMESTAMP)")
+    assert f"(\n{bound}\n) AS q" in select
+    assert ids(run(select)) == [3, 4]
+
+
 def test_a_placeholder_of_another_name_is_refused():
     query = FeatureQuery.parse("SELECT id, seen FROM t WHERE id < :top")
     with pytest.raises(UsageError, match=":top has no value"):

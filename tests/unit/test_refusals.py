@@ -59,14 +59,14 @@ def test_other_errors_are_left_alone():
 
 
 class Silent:
-    """A transport that gives what a test says, and remembers what it was asked."""
+    """A transport that gives what a test says, the last for ever, and remembers what it was asked."""
 
-    def __init__(self, answer):
-        self.answer, self.asked = answer, []
+    def __init__(self, *answers):
+        self.answers, self.asked = list(answers), []
 
     def run(self, statements):
         self.asked.append(list(statements))
-        return self.answer
+        return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
 
     def __str__(self):
         return "Redshift somewhere"
@@ -109,18 +109,20 @@ def test_an_unload_elsewhere_is_refused_before_anything_is_asked():
 
 def test_a_copy_that_loads_other_rows_than_were_staged_is_refused():
     storage, rows = Memory(), pa.table({"id": [1, 2]})
-    warehouse = RedshiftWarehouse(Silent(counted(1)), storage)
+    warehouse = RedshiftWarehouse(Silent(None, rows.slice(0, 0), counted(1)), storage)
     with pytest.raises(RunFailed, match="t: 1 rows were loaded of 2"):
         warehouse.copy("t", rows, replace_by=("id",))
     assert sorted(uri.rpartition("/")[2] for uri in storage.kept) == ["manifest", "rows.parquet"]
 
 
 def test_a_copy_of_nothing_only_makes_the_table():
-    transport, storage = Silent(None), Memory()
     rows = pa.table({"id": pa.array([], pa.int64())})
+    transport, storage = Silent(rows), Memory()
     assert RedshiftWarehouse(transport, storage).copy("t", rows, replace_by=("id",)) == 0
-    ((statement,),) = transport.asked
-    assert statement == 'CREATE TABLE IF NOT EXISTS "t" ("id" BIGINT)'
+    assert transport.asked == [
+        ['CREATE TABLE IF NOT EXISTS "t" ("id" BIGINT)'],
+        ['SELECT * FROM "t" LIMIT 0'],
+    ]
     assert storage.kept == {}
 
 

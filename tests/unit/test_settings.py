@@ -59,6 +59,12 @@ def test_an_unknown_profile_is_refused(root):
 
 
 LOCAL = "kind = 'mysql'\nhost = '127.0.0.1'\ndatabase = 'd'\nuser = 'u'\n"
+STORAGE = "[profiles.default.storage]\nkind = 's3'\nbucket = 'b'\n"
+QUEUERY = """[profiles.default.warehouse]
+kind = 'queuery'
+token = 't'
+token_secret = 's'
+"""
 REDSHIFT = "[profiles.default.warehouse]\nkind = 'redshift'\ndatabase = 'd'\n"
 
 
@@ -97,6 +103,47 @@ def test_wrong_values_are_named_by_section_and_setting(root, text, message):
     assert message in caught.value.message
     assert caught.value.hint
     assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("section", "name", "log_in"),
+    [
+        (QUEUERY, "endpoint", ""),
+        (REDSHIFT + "cluster = 'c'\n", "endpoint", ""),
+        (STORAGE, "endpoint", ""),
+        ("[profiles.default.tracking]\n", "uri", "me:hunter2@"),
+    ],
+    ids=["queuery", "redshift", "s3", "mlflow"],
+)
+def test_no_url_takes_credentials_further_than_this_machine_in_the_clear(
+    root, section, name, log_in
+):
+    def given(url):
+        (root / "mlbatch.toml").write_text(f"{section}{name} = '{url}'\n")
+        return load_settings(root)
+
+    for host in ("far.example.com", "127.0.0.1.example.com:9"):
+        with pytest.raises(SettingsError, match="may be http only for this machine") as caught:
+            given(f"HTTP://{log_in}{host}/")
+        assert "hunter2" not in f"{caught.value} {caught.value.__cause__}"
+    for url in ("https://far.example.com", "http://[::1]:9", "http://localhost"):
+        given(url.replace("://", f"://{log_in}"))
+
+
+@pytest.mark.parametrize("section", [QUEUERY, STORAGE], ids=["queuery", "s3"])
+def test_an_endpoint_holds_no_log_in(root, section):
+    (root / "mlbatch.toml").write_text(f"{section}endpoint = 'https://me:hunter2@far'\n")
+    with pytest.raises(SettingsError, match="endpoint holds a log-in") as caught:
+        load_settings(root)
+    assert "hunter2" not in f"{caught.value} {caught.value.__cause__}"
+
+
+def test_an_mlflow_without_a_log_in_may_be_http_anywhere(root, monkeypatch):
+    (root / "mlbatch.toml").write_text("profiles.default.tracking.uri = 'http://far:5000'\n")
+    load_settings(root)
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "hunter2")
+    with pytest.raises(SettingsError, match="uri may be http only for this machine"):
+        load_settings(root)
 
 
 @pytest.mark.parametrize("host", ["db.example.com", "10.0.0.1", "127.0.0.1.example.com"])

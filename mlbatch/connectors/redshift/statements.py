@@ -81,27 +81,44 @@ def copy(table: str, manifest: str, options: UnloadOptions) -> str:
     return _short_enough("\n".join(clauses))
 
 
-def create_table(table: str, schema: pa.Schema, *, like: str | None = None) -> str:
-    """A table for rows of ``schema``, or a temporary one in the form of ``like``."""
-    if like is not None:
-        return f"CREATE TEMPORARY TABLE {quote_identifier(table)} (LIKE {quote_identifier(like)})"
+def create_table(table: str, schema: pa.Schema) -> str:
+    """A table for rows of ``schema``, unless there is one."""
+    return f"CREATE TABLE IF NOT EXISTS {quote_identifier(table)} {_columns(table, schema)}"
+
+
+def stage_table(staged: str, schema: pa.Schema) -> str:
+    """A temporary table whose columns are those of ``schema``, in its order.
+
+    COPY fills columns by position: whatever the order of the table that the rows are meant for.
+    """
+    return f"CREATE TEMPORARY TABLE {quote_identifier(staged)} {_columns(staged, schema)}"
+
+
+def _columns(table: str, schema: pa.Schema) -> str:
     unknown = [field.name for field in schema if field.type not in TYPES]
     if unknown:
         message = f"{table}: {unknown[0]} is of type {schema.field(unknown[0]).type}"
         raise UsageError(message, hint=f"cast it to one of {', '.join(map(str, TYPES))}")
-    columns = ", ".join(f"{quote_identifier(f.name)} {TYPES[f.type]}" for f in schema)
-    return f"CREATE TABLE IF NOT EXISTS {quote_identifier(table)} ({columns})"
+    return f"({', '.join(f'{quote_identifier(f.name)} {TYPES[f.type]}' for f in schema)})"
 
 
-def replace_rows(table: str, staged: str, key: Sequence[str]) -> tuple[str, str]:
+def no_rows_of(table: str) -> str:
+    """A SELECT that gives the table's columns and nothing else."""
+    return f"SELECT * FROM {quote_identifier(table)} LIMIT 0"  # noqa: S608
+
+
+def replace_rows(
+    table: str, staged: str, columns: Sequence[str], key: Sequence[str]
+) -> tuple[str, str]:
     """Delete what ``staged`` replaces, then insert it: Redshift enforces no key of its own."""
     target, source = quote_identifier(table), quote_identifier(staged)
+    named = ", ".join(map(quote_identifier, columns))
     match = " AND ".join(
         f"{target}.{quote_identifier(k)} = {source}.{quote_identifier(k)}" for k in key
     )
     return (
         f"DELETE FROM {target} USING {source} WHERE {match}",  # noqa: S608
-        f"INSERT INTO {target} SELECT * FROM {source}",  # noqa: S608
+        f"INSERT INTO {target} ({named}) SELECT {named} FROM {source}",  # noqa: S608
     )
 
 

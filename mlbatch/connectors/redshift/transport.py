@@ -35,7 +35,11 @@ class Transport(Protocol):
 
 def session_settings(statement_seconds: int, query_group: str | None) -> list[str]:
     """What is set before the statements of a `Transport.run`."""
-    settings = [f"SET statement_timeout TO {statement_seconds * 1000}"]
+    settings = [
+        f"SET statement_timeout TO {statement_seconds * 1000}",
+        # ALTER USER may have given the user another: the clock and every literal are told in UTC.
+        "SET timezone TO 'UTC'",
+    ]
     if query_group:
         settings.append(f"SET query_group TO {render(literal(query_group))}")
     return settings

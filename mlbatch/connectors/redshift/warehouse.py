@@ -16,7 +16,7 @@ from mlbatch.connectors.redshift.statements import UnloadOptions
 from mlbatch.connectors.redshift.transport import Transport
 from mlbatch.errors import RunFailed, SnapshotError
 from mlbatch.storage import Storage
-from mlbatch.warehouse import Unloaded
+from mlbatch.warehouse import Unloaded, check_load
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,16 +59,17 @@ class RedshiftWarehouse:
 
     def copy(self, table: str, rows: pa.Table, *, replace_by: tuple[str, ...]) -> int:
         """See `mlbatch.warehouse.Warehouse.copy`."""
+        self.transport.run([statements.create_table(table, rows.schema)])
+        known = self.fetch(statements.no_rows_of(table)).column_names
+        check_load(table, rows, known, replace_by)
         if not rows.num_rows:
-            self.transport.run([statements.create_table(table, rows.schema)])
             return 0
         manifest = self._staged(rows)
         staged = f"mlbatch_staged_{table}"
         loaded = self._count(
-            statements.create_table(table, rows.schema),
-            statements.create_table(staged, rows.schema, like=table),
+            statements.stage_table(staged, rows.schema),
             statements.copy(staged, manifest, self.options),
-            *statements.replace_rows(table, staged, replace_by),
+            *statements.replace_rows(table, staged, rows.column_names, replace_by),
             "SELECT pg_last_copy_count() AS rows",
         )
         if loaded != rows.num_rows:

@@ -31,6 +31,10 @@ class Cluster(Protocol):
     faults: Faults
     options: EngineOptions
 
+    def settings_of(self, user: str) -> dict[str, str]:
+        """What ALTER USER ... SET says of ``user``; whoever changes it changes later sessions."""
+        ...
+
     def next_query(self) -> int:
         """A number for one statement."""
         ...

@@ -35,6 +35,7 @@ class Engine:
         self.options = options if options is not None else EngineOptions()
         self._connection = duckdb.connect(":memory:" if database is None else str(database))
         self._sessions: dict[int, Session] = {}
+        self._users: dict[str, dict[str, str]] = {}
         self._pids = itertools.count(1_073_741_824)
         self._queries = itertools.count(1)
         self._lock = threading.Lock()
@@ -58,6 +59,10 @@ class Engine:
         """A session's own word that it is closed."""
         with self._lock:
             self._sessions.pop(pid, None)
+
+    def settings_of(self, user: str) -> dict[str, str]:
+        """What ALTER USER ... SET says of ``user``; whoever changes it changes later sessions."""
+        return self._users.setdefault(user, {})
 
     def next_query(self) -> int:
         """A number for one statement."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections import ChainMap
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from mlbatch.devstack.redshift.lexer import Token
@@ -33,6 +35,8 @@ class Parameters:
     """Names and values as one session sees them."""
 
     changed: dict[str, str] = field(default_factory=dict)
+    of_user: Mapping[str, str] = field(default_factory=dict)
+    """What ALTER USER ... SET says of the session's user, as it was when the session began."""
 
     def set(self, words: list[Token]) -> str | None:
         """SET name {TO | =} value; the name, or None for a phrase without one."""
@@ -67,7 +71,7 @@ class Parameters:
     def show(self, name: str) -> str:
         """The value of ``name``."""
         folded = name.lower()
-        found = self.changed.get(folded, _DEFAULTS.get(folded))
+        found = ChainMap(self.changed, dict(self.of_user), _DEFAULTS).get(folded)
         if found is None:
             raise Refusal("42704", f'unrecognized configuration parameter "{name}"')
         return found
@@ -76,6 +80,11 @@ class Parameters:
     def timeout_ms(self) -> int:
         """Milliseconds that a statement may take; 0 for as long as it wants."""
         return int(self.show("statement_timeout"))
+
+    @property
+    def zone(self) -> str:
+        """The time zone in which the session tells and reads what names none."""
+        return self.show("timezone")
 
     @property
     def schemas(self) -> str:

@@ -16,6 +16,7 @@ from mlbatch.devstack.redshift.command_tag import changed, is_change
 from mlbatch.devstack.redshift.copying import copy
 from mlbatch.devstack.redshift.faults import Dropped
 from mlbatch.devstack.redshift.interruption import Interruption
+from mlbatch.devstack.redshift.literals import sql_literal
 from mlbatch.devstack.redshift.parameters import Parameters
 from mlbatch.devstack.redshift.refusal import Refusal, translated, unsupported
 from mlbatch.devstack.redshift.result_types import recast, redshift_schema
@@ -52,7 +53,7 @@ class Session:
         self.cursor = cursor
         self.in_transaction = False
         self.failed = False
-        self.parameters = Parameters()
+        self.parameters = Parameters(of_user=dict(engine.settings_of(user)))
         self.last_copied = self.last_unloaded = 0
         self.last_copy = self.last_unload = self.query = self.last_query = -1
         self._may_drop = may_drop
@@ -61,7 +62,7 @@ class Session:
         self._guard = threading.Lock()
         for setting in _PREPARATION:
             cursor.execute(setting)
-        self._apply_search_path()
+        self._apply_parameters()
 
     def describe(
         self, sql: str, parameter_count: int = 0, samples: Sequence[object] = ()
@@ -246,19 +247,30 @@ class Session:
 
     def set(self, statement: Statement) -> Answer:
         """SET name TO value."""
-        if self.parameters.set(statement.words) == "search_path":
-            self._apply_search_path()
+        if self.parameters.set(statement.words) in _APPLIED:
+            self._apply_parameters()
         return Answer("SET")
 
     def reset(self, statement: Statement) -> Answer:
         """RESET name."""
         self.parameters.reset(statement.words)
-        self._apply_search_path()
+        self._apply_parameters()
         return Answer("RESET")
 
-    def _apply_search_path(self) -> None:
-        schemas = self.parameters.schemas.replace("'", "''")
-        self.cursor.execute(f"SET search_path = '{schemas}'")
+    def alter(self, statement: Statement) -> Answer:
+        """ALTER USER name SET parameter TO value, for later sessions; ALTER of anything else."""
+        if [word.value for word in statement.words[1:4:2]] != ["USER", "SET"]:
+            return self._change(statement)
+        kept = self.engine.settings_of(statement.words[2].value.lower())
+        Parameters(kept).set(statement.words[3:])
+        return Answer("ALTER USER")
+
+    def _apply_parameters(self) -> None:
+        for name, value in (
+            ("search_path", self.parameters.schemas),
+            ("TimeZone", self.parameters.zone),
+        ):
+            self.cursor.execute(f"SET {name} = {sql_literal(value)}")
 
     def show(self, statement: Statement) -> Answer:
         """SHOW name."""
@@ -340,11 +352,14 @@ def _unknown(statement: Statement) -> Refusal:
     return Refusal("42601", f'syntax error at or near "{statement.words[0].raw}"')
 
 
+_APPLIED = ("search_path", "timezone")
+"""What DuckDB has to know too."""
 _SPECIAL: dict[str, Callable[[Session, Statement], Answer]] = {
     "BEGIN": Session.begin,
     "COMMIT": Session.end,
     "ROLLBACK": Session.end,
     "SET": Session.set,
+    "ALTER": Session.alter,
     "RESET": Session.reset,
     "SHOW": Session.show,
     "EXPLAIN": Session.explain,
