@@ -11,23 +11,26 @@ from __future__ import annotations
 import tempfile
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyarrow import ipc
 
 from mlbatch.batches import rebatch
-from mlbatch.errors import RunFailed, out_of_resources
-from mlbatch.keys import texts
+from mlbatch.errors import OutOfResources, RunFailed, out_of_resources
+from mlbatch.keys import TEXT_CHARACTERS, texts
 
 BUCKET_ROWS = 200_000
 """Of all streams together, in memory at once."""
 FAN_OUT = 64
 """Buckets a dealing, each with an open file a stream: 12 million rows are dealt out once."""
 DEALINGS = 3
+TOLD = "mlbatch_told"
+"""Column of a stream that has no keys but their texts, as the quarantine keeps them."""
 DEAL_ROWS = 50_000
 
 
@@ -36,6 +39,7 @@ def together(
 ) -> Iterator[tuple[pa.Table, ...]]:
     """The rows of all ``streams``, bucket by bucket: what has one ``key`` is in one bucket.
 
+    A stream with a column `TOLD` is dealt out by that: it meets the rows whose key has this text.
     The streams are read one after another. Their files are in the folder for temporary files, some 20
     bytes a row of numbers; OutOfResources where there is no room for them.
     """
@@ -106,14 +110,22 @@ def _dealt(
 
 
 def _numbers(batch: pa.RecordBatch, key: Sequence[str], dealing: int) -> np.ndarray:
-    told = texts(batch, key).fill_null("").cast(pa.binary()).to_pylist()
+    told = batch[TOLD] if TOLD in batch.schema.names else texts(batch, key).fill_null("")
+    told = pc.utf8_slice_codeunits(told, 0, TEXT_CHARACTERS).cast(pa.binary()).to_pylist()
     sums = np.fromiter(map(zlib.crc32, told), np.int64, len(told))
     return sums // FAN_OUT**dealing % FAN_OUT
 
 
 def _new(schema: pa.Schema, files: ExitStack) -> _Bucket:
-    file: Any = files.enter_context(tempfile.TemporaryFile(prefix="mlbatch-"))  # noqa: SIM115
+    file: Any = tempfile.TemporaryFile(prefix="mlbatch-")  # noqa: SIM115
+    files.callback(_let_go, file)
     return _Bucket(file, ipc.new_stream(file, schema, options=_OPTIONS))
+
+
+def _let_go(file: IO[bytes]) -> None:
+    # What could not be written is tried once more here. Its error was told, and nobody reads it now.
+    with suppress(OSError):
+        file.close()
 
 
 _OPTIONS = ipc.IpcWriteOptions(compression="lz4")
@@ -124,5 +136,10 @@ def _on_disk() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        failed = RunFailed(f"rows cannot be put aside in {tempfile.gettempdir()}: {error}")
+        if tempfile.tempdir is None:
+            # Each folder was tried with a small file, whose own error is not told.
+            message = f"rows cannot be put aside: {error}"
+            hint = "make room in one of them, or name another in the variable TMPDIR"
+            raise OutOfResources(message, hint=hint) from error
+        failed = RunFailed(f"rows cannot be put aside in {tempfile.tempdir}: {error}")
         raise out_of_resources(error) or failed from error

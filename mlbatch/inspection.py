@@ -18,18 +18,16 @@ from mlbatch.ledger import ModelPin
 from mlbatch.pinning import loader
 from mlbatch.planner import Repair, Request
 from mlbatch.reconciliation import Differences, Excuses, Found, Keys
-from mlbatch.repair import compared, mending, read_snapshot
+from mlbatch.repair import compared, mending, nameable, read_beside
 from mlbatch.scoring import Scorer
 from mlbatch.table import OutputTable
 from mlbatch.tools import Tools
-from mlbatch.unloading import take_snapshot
 
 SAMPLE_ROWS = 1_000
 SAME_SCORE = 1e-9
 MEND_ROUNDS = 3
 TOLD = 5
 """Keys that a refusal names."""
-QUARANTINE_ROWS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,18 +70,9 @@ def _wanting(job: type[Job], tools: Tools, generation: str, version: int) -> Dif
     """What is not as the source says, and neither quarantined nor the next delta's."""
     mark = tools.sink.ledger().watermark(job.name, generation)
     late = mark.value.replace(tzinfo=None) if mark else None
-    excuses = Excuses(late, _set_aside(job, tools, generation))
+    excuses = Excuses(late, tools.sink.ledger().keys_set_aside(job.output.table.name, generation))
     found = compared(job, tools, standing(job, generation), version, excuses)
     return found if job.features.view.tombstone else replace(found, gone=Found())
-
-
-def _set_aside(job: type[Job], tools: Tools, generation: str) -> frozenset[str]:
-    ledger = tools.sink.ledger()
-    return frozenset(
-        row.key
-        for run in ledger.runs(job.output.table.name, generation)
-        for row in ledger.quarantined(run.run_id, QUARANTINE_ROWS)
-    )
 
 
 def inspect(
@@ -184,17 +173,15 @@ def _sample(rows: pa.Table) -> pa.Table:
 def _predicted(job: type[Job], tools: Tools, sample: pa.Table, pin: ModelPin) -> pa.Table:
     """The rows of ``sample``, read and predicted beside any run: nothing is written."""
     view, table = job.features.view, job.output.table
-    keys = tuple(
-        tuple(row[n] for n in table.key) for row in sample.select(list(table.key)).to_pylist()
-    )
+    told = sample.select(list(table.key)).to_pylist()
+    keys = tuple(filter(nameable, (tuple(row[n] for n in table.key) for row in told)))
     if not keys:
         return sample
     query = view.query.of_keys(
         keys, key=table.key, columns=required_columns(job), zone=view.zone, newest_by=view.cursor
     )
-    prefix = f"{tools.storage.prefix}mlbatch/{job.name}/_inspect/{tools.new_id()}/"
-    snapshot = take_snapshot(tools.warehouse, tools.storage, query, prefix)
     schema = allowing_null(required_schema(job))
     scorer = Scorer(job, loader(job, pin, tools)(), pin, run_no=0)
-    scored = [scorer.score(batch, 0, 0).upserts for batch in read_snapshot(snapshot, tools, schema)]
+    batches = read_beside(job, tools, query, schema, purpose="_inspect")
+    scored = [scorer.score(batch, 0, 0).upserts for batch in batches]
     return pa.Table.from_batches(scored, scored[0].schema) if scored else sample.slice(0, 0)

@@ -98,7 +98,10 @@ def first_loader(
         return loader(job, pin, tools)
     except (ModelTampered, ModelIncompatible) as error:
         if served(runs) is not None:
-            error.hint = f"{error.hint or 'train another model'}; then {ways(job)}"
+            error.hint = (
+                f"{error.hint or 'train another model'}; then {ways(job)}; where another project made "
+                f"{job.output.table.name}, give one of the two a database or a table of its own"
+            )
         raise
 
 

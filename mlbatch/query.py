@@ -227,16 +227,21 @@ def _within(
     return exp.or_(inside, _column(cursor).is_(exp.null()))
 
 
+def _literal(value: object) -> exp.Expr:
+    """A key's value; an instant has no zone there, in the source as in the table."""
+    return naive_timestamp(value) if isinstance(value, datetime) else literal(value)
+
+
 def _one_of(keys: Sequence[tuple[object, ...]], key: tuple[str, ...]) -> exp.Expr:
     if not keys:
         return exp.false()
     if len(key) == 1:
-        return _column(key[0]).isin(*[literal(values[0]) for values in keys])
+        return _column(key[0]).isin(*[_literal(values[0]) for values in keys])
     return exp.or_(
         *[
             exp.and_(
                 *[
-                    exp.EQ(this=_column(name), expression=literal(value))
+                    exp.EQ(this=_column(name), expression=_literal(value))
                     for name, value in zip(key, values, strict=True)
                 ]
             )
@@ -252,7 +257,7 @@ def _tombstone(
     marks: Mapping[str, datetime],
 ) -> exp.Select:
     known: dict[str, exp.Expr] = {
-        name: literal(value) for name, value in zip(key, values, strict=True)
+        name: _literal(value) for name, value in zip(key, values, strict=True)
     }
     known |= {name: naive_timestamp(at) for name, at in marks.items() if name in columns}
     items = [exp.alias_(known.get(name, exp.null()), name, quoted=True) for name in columns]

@@ -6,6 +6,7 @@ tombstone. This can, because it looks at every key.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,10 +14,11 @@ from datetime import datetime
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mlbatch.buckets import together
+from mlbatch.buckets import TOLD, together
 from mlbatch.keys import TEXT_CHARACTERS, texts
 
 Keys = tuple[tuple[object, ...], ...]
+TOLD_ROWS = 1_000
 NAMED = 20_000
 """Keys of a kind that are kept; the others are counted."""
 _SOURCE_AT, _TABLE_AT, _VERSION = "mlbatch_source_at", "mlbatch_table_at", "mlbatch_version"
@@ -75,8 +77,8 @@ class Excuses:
 
     changed_after: datetime | None = None
     """Rows that changed or went later than this, naive UTC, are the next delta's."""
-    set_aside: frozenset[str] = frozenset()
-    """Keys, as the quarantine has them, of rows that may lack a prediction."""
+    set_aside: Iterable[str] = ()
+    """Keys, as the quarantine has them, of rows that may lack a prediction; read once, in any order."""
 
 
 def compare_all(
@@ -95,16 +97,23 @@ def compare_all(
         version: The version that should have predicted every row; None asks nothing of it.
         excuses: What counts as no difference.
     """
-    aside = pa.array(sorted(excuses.set_aside), pa.string())
     found = Differences()
-    for rows, predictions in together((source, table), key):
+    for rows, predictions, told in together((source, table, _told(excuses.set_aside)), key):
         live = rows.filter(rows["alive"])
         recent = None
         if excuses.changed_after is not None:
             at = pa.scalar(excuses.changed_after, rows["source_at"].type)
             recent = rows.filter(pc.greater(rows["source_at"], at))
-        found += compare(live, predictions, key, version, recent=recent, aside=aside)
+        found += compare(live, predictions, key, version, recent=recent, aside=told[TOLD])
     return found
+
+
+def _told(keys: Iterable[str]) -> pa.RecordBatchReader:
+    """``keys`` as a stream for `together`."""
+    schema, left = pa.schema([(TOLD, pa.string())]), iter(keys)
+    pages = iter(lambda: list(itertools.islice(left, TOLD_ROWS)), [])
+    batches = (pa.record_batch([pa.array(page, pa.string())], schema) for page in pages)
+    return pa.RecordBatchReader.from_batches(schema, batches)
 
 
 def compare(
@@ -114,7 +123,7 @@ def compare(
     version: int | None,
     *,
     recent: pa.Table | None = None,
-    aside: pa.Array | None = None,
+    aside: pa.Array | pa.ChunkedArray | None = None,
 ) -> Differences:
     """Find the differences of rows in memory; see `compare_all`.
 
@@ -156,7 +165,9 @@ def _keyed(rows: pa.Table, key: tuple[str, ...]) -> pa.Table:
     return rows.filter(pc.is_valid(texts(rows, key)))
 
 
-def _named(rows: pa.Table, key: tuple[str, ...], told: pa.Array) -> pa.ChunkedArray:
+def _named(
+    rows: pa.Table, key: tuple[str, ...], told: pa.Array | pa.ChunkedArray
+) -> pa.ChunkedArray:
     cut = pc.utf8_slice_codeunits(texts(rows, key), 0, TEXT_CHARACTERS)
     return pc.is_in(cut, value_set=told)
 

@@ -7,6 +7,7 @@ commits. A run has so many keys in its query; beyond that everything is read aga
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
@@ -117,7 +118,7 @@ def retry(job: type[Job], tools: Tools) -> Inference | None:
         keys, others = tuple(dict.fromkeys((*keys, *wanting.first))), wanting.count
     if not keys:
         return None
-    if max(len(rows), len(keys), others) > MAX_KEYS:
+    if max(len(rows), len(keys), others) > MAX_KEYS or not all(map(nameable, keys)):
         return infer(job, Request(full=True), tools)
     reason = f"{len(keys)} rows that run {done[0].run_id} set aside"
     return infer(job, Request(repair=Repair(keys, (), reason)), tools)
@@ -142,12 +143,10 @@ def source_rows(job: type[Job], tools: Tools) -> pa.RecordBatchReader:
     select = view.query.windowed(
         Window(), cursor=view.cursor, zone=view.zone, columns=columns, newest_of=view.key
     )
-    prefix = f"{tools.storage.prefix}mlbatch/{job.name}/_reconcile/{tools.new_id()}/"
-    snapshot = take_snapshot(tools.warehouse, tools.storage, select, prefix)
     schema = allowing_null(pa.schema([view.column(name).field for name in columns]))
+    batches = read_beside(job, tools, select, schema, purpose="_reconcile")
     keys = [schema.field(name) for name in view.key]
     told = [*keys, ("source_at", pa.timestamp("us")), ("alive", pa.bool_())]
-    batches = read_snapshot(snapshot, tools, schema)
     return pa.RecordBatchReader.from_batches(
         pa.schema(told), (_source_batch(batch, view) for batch in batches)
     )
@@ -161,11 +160,27 @@ def _source_batch(batch: pa.RecordBatch, view: View) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays([*keys, at, alive], [*view.key, "source_at", "alive"])
 
 
-def read_snapshot(snapshot: Snapshot, tools: Tools, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    """All rows of a snapshot, a batch after another."""
-    for part in snapshot.parts:
-        with tools.storage.open(part.file_uri, etag=part.etag) as file:
-            yield from read_part(file, part, schema, batch_rows=READ_ROWS)
+def read_beside(
+    job: type[Job], tools: Tools, select: str, schema: pa.Schema, *, purpose: str
+) -> Iterator[pa.RecordBatch]:
+    """The rows of ``select`` as they are now, unloaded at once and beside any run.
+
+    The parts, below ``purpose``, are nobody's once they were read, and discarded.
+    """
+    prefix = f"{tools.storage.prefix}mlbatch/{job.name}/{purpose}/{tools.new_id()}/"
+    with ExitStack() as stack:
+        stack.callback(tools.storage.discard, prefix)
+        snapshot = take_snapshot(tools.warehouse, tools.storage, select, prefix)
+        return _read_once(snapshot, tools, schema, stack.pop_all())
+
+
+def _read_once(
+    snapshot: Snapshot, tools: Tools, schema: pa.Schema, afterwards: ExitStack
+) -> Iterator[pa.RecordBatch]:
+    with afterwards:
+        for part in snapshot.parts:
+            with tools.storage.open(part.file_uri, etag=part.etag) as file:
+                yield from read_part(file, part, schema, batch_rows=READ_ROWS)
 
 
 def _check_deletes(job: type[Job], found: Differences, limit: int) -> None:
@@ -181,6 +196,11 @@ def _check_deletes(job: type[Job], found: Differences, limit: int) -> None:
         raise UsageError(message, hint=hint)
 
 
+def nameable(key: tuple[object, ...]) -> bool:
+    """Whether a query can name ``key``: there is no way to write a NUL, which only DuckDB has in texts."""
+    return not any(isinstance(value, str) and "\0" in value for value in key)
+
+
 def mending(found: Differences) -> list[Request]:
     """The runs that set right what was found. One that reads everything removes nothing."""
     counts = {
@@ -191,9 +211,9 @@ def mending(found: Differences) -> list[Request]:
     }
     told = ", ".join(f"{kind.count:,} {name}" for name, kind in counts.items() if kind.count)
     wanting, gone, reason = found.wanting, found.gone.first, f"found by reconcile: {told}"
-    if wanting.count + len(gone) <= MAX_KEYS:
+    is_many = wanting.count > MAX_KEYS or not all(map(nameable, wanting.first))
+    if not is_many and wanting.count + len(gone) <= MAX_KEYS:
         return [Request(repair=Repair(wanting.first, gone, reason))]
-    is_many = wanting.count > MAX_KEYS
     first = Request(full=True) if is_many else Request(repair=Repair(wanting.first, (), reason))
     pieces = [gone[start : start + MAX_KEYS] for start in range(0, len(gone), MAX_KEYS)]
     removals = [Request(repair=Repair((), piece, reason)) for piece in pieces]

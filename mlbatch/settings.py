@@ -186,6 +186,8 @@ class ThrottleSettings(_Section):
     """More statements at once pause the run."""
     threads_running_most: int = Field(50, ge=1)
     """More statements at once end the run, to be resumed later."""
+    history_length: int | None = Field(None, ge=1)
+    """A longer list of old row versions in the database pauses the run."""
     flag_file: Path | None = None
     """While it exists, the run pauses."""
 

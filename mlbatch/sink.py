@@ -6,6 +6,7 @@ together. A sink is a value that workers carry along; each opens sessions of its
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Protocol
 
@@ -133,6 +134,13 @@ class Ledger(Protocol):
 
     def quarantined(self, run_id: str, limit: int) -> tuple[QuarantinedRow, ...]:
         """The first rows that a run set aside."""
+        ...
+
+    def keys_set_aside(self, output_table: str, generation: str) -> Iterator[str]:
+        """The keys of all rows that runs of a generation set aside, as `keys.texts` tells them.
+
+        Each as often as it was, cut to `keys.TEXT_CHARACTERS`; a page of them is in memory at once.
+        """
         ...
 
     def watermark(self, job: str, generation: str) -> Watermark | None:

@@ -45,3 +45,10 @@ class Storage(Protocol):
     def put(self, uri: str, data: bytes) -> None:
         """Write an object whole."""
         ...
+
+    def discard(self, prefix: str) -> None:
+        """Let go of all objects below ``prefix``, which ends in a slash and is not the store's own.
+
+        Best effort. Where a rule of the store removes old objects, that does it, and this nothing.
+        """
+        ...

@@ -32,6 +32,8 @@ class Pressure:
     """How far its replicas are behind."""
     threads_running: int | None = None
     """Statements that it is working on at this moment."""
+    history_length: int | None = None
+    """Transactions whose old row versions it still keeps, because somebody may read them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,8 @@ class Limits:
     """Above it, writing pauses."""
     threads_running_most: int = 50
     """Above it, the run ends as busy, to be resumed later."""
+    history_length: int | None = None
+    """Above it, writing pauses; None asks nothing of it."""
     flag_file: Path | None = None
     """While this file exists, writing pauses."""
 
@@ -55,6 +59,7 @@ class Limits:
         Raises TemporaryError above the ceiling.
         """
         lag, threads = pressure.lag_seconds, pressure.threads_running
+        history, most = pressure.history_length, self.history_length
         if threads is not None and threads > self.threads_running_most:
             message = f"the database works on {threads} statements at once, over the ceiling"
             hint = f"throttle.threads_running_most is {self.threads_running_most}; run again later"
@@ -63,6 +68,8 @@ class Limits:
             return f"the database works on {threads} statements, over {self.threads_running}"
         if lag is not None and lag > self.lag_seconds:
             return f"replicas are {lag:.1f} s behind, over {self.lag_seconds:.1f} s"
+        if history is not None and most is not None and history > most:
+            return f"the database keeps the old rows of {history:,} transactions, over {most:,}"
         if self.flag_file is not None and self.flag_file.exists():
             return f"{self.flag_file} exists"
         return None

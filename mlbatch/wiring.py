@@ -175,7 +175,7 @@ def _sink(settings: Settings) -> Sink:
         ca=settings.path(chosen.ca) if chosen.ca else None,
         local_infile=chosen.local_infile,
     )
-    return MysqlSink(address, chosen.lag_query)
+    return MysqlSink(address, chosen.lag_query, settings.throttle.history_length is not None)
 
 
 def _password(chosen: MysqlSettings) -> Callable[[], str]:

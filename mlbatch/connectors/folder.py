@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -66,3 +67,11 @@ class FolderStorage:
         path = self.path(uri)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
+
+    def discard(self, prefix: str) -> None:
+        """See `mlbatch.storage.Storage.discard`."""
+        folder = self.path(prefix)
+        if folder == self.root.resolve():
+            message = f"{prefix} is all of {self.prefix}"
+            raise SnapshotError(message)
+        shutil.rmtree(folder, ignore_errors=True)

@@ -108,6 +108,9 @@ class S3Storage:
                 Config=TransferConfig(multipart_chunksize=self.block_bytes, max_concurrency=4),
             )
 
+    def discard(self, prefix: str) -> None:
+        """Nothing: the bucket's lifecycle rule removes what is old, and the runner may delete nothing."""
+
     def _place(self, uri: str) -> dict[str, str]:
         if not uri.startswith(self.prefix):
             message = f"{uri} is outside {self.prefix}"

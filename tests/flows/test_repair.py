@@ -16,7 +16,7 @@ from toy.model import Obedient
 from mlbatch import repair
 from mlbatch.connectors.duckdb import DuckdbWarehouse
 from mlbatch.connectors.mysql.sink import MysqlSink
-from mlbatch.errors import GateRefused, UsageError
+from mlbatch.errors import GateRefused, SnapshotError, UsageError
 from mlbatch.ledger import RunKind, RunState
 from mlbatch.reconciliation import compare
 from mlbatch.repair import reconcile, retry
@@ -40,6 +40,30 @@ def test_nothing_is_done_where_nothing_is_wrong(harness):
     assert done.run is None
     assert (done.found.source_rows, done.found.table_rows) == (25, 25)
     assert len(harness.tools.sink.ledger().runs("mood")) == 1
+
+
+def parts_of(harness, purpose):
+    root = harness.tools.storage.root / "mlbatch" / "toy"
+    return [path for path in root.glob(f"{purpose}/**/*") if path.is_file()]
+
+
+def test_what_a_comparison_unloaded_is_gone_after_it_and_the_runs_parts_stay(harness, monkeypatch):
+    harness.notes(notes(25)).infer()
+    before = parts_of(harness, "[!_]*")
+    reconcile(Toy, harness.tools)
+    assert parts_of(harness, "_reconcile") == []
+
+    def cut_short(*told, **more):
+        taken = take_snapshot(*told, **more)
+        assert parts_of(harness, "_reconcile")
+        raise SnapshotError(taken.prefix)
+
+    take_snapshot = repair.take_snapshot
+    monkeypatch.setattr(repair, "take_snapshot", cut_short)
+    with pytest.raises(SnapshotError):
+        reconcile(Toy, harness.tools)
+    assert parts_of(harness, "_reconcile") == []
+    assert parts_of(harness, "[!_]*") == before != []
 
 
 def test_a_row_that_came_late_is_found_and_predicted(harness):

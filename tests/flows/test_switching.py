@@ -73,6 +73,8 @@ def test_a_new_model_takes_over_with_every_row_and_deltas_follow_it(harness):
     assert (done.inspection.rows, done.inspection.rescored) == (25, 25)
     assert done.inspection.distance.labels == done.inspection.distance.changed == 0.0
     assert (labels(harness), versions(harness), versions(harness, "mood__g1")) == (before, {2}, {1})
+    beside = [f for f in harness.tools.storage.root.glob("mlbatch/toy/_*/**/*") if f.is_file()]
+    assert beside == []
 
     harness.notes([note(900, "good", minutes=9_000)])
     delta = harness.infer()

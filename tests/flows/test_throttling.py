@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import secrets
 import threading
 import time
 from contextlib import closing
@@ -14,6 +16,7 @@ from toy.model import Obedient
 
 from mlbatch.connectors.mysql.address import connect
 from mlbatch.connectors.mysql.sink import MysqlSink
+from mlbatch.connectors.password import FixedPassword
 from mlbatch.connectors.sqlite import SqliteSink
 from mlbatch.errors import SettingsError, TemporaryError
 from mlbatch.inference import infer
@@ -77,6 +80,49 @@ def test_replicas_that_lag_pause_the_run_within_two_seconds(tmp_path, mysql_addr
     sink = MysqlSink(mysql_address, "SELECT seconds FROM lag")
     harness, tools = harness_on(sink, tmp_path, Limits())
     assert_pauses_and_recovers(harness, tools, lambda: set_lag(3), lambda: set_lag(0))
+
+
+def test_a_long_history_pauses_the_run_until_its_reader_is_through(tmp_path, mysql_address):
+    harness, tools = harness_on(
+        MysqlSink(mysql_address, tells_history=True), tmp_path, Limits(history_length=500)
+    )
+    with closing(connect(mysql_address)) as reader, closing(connect(mysql_address)) as writer:
+        writer.query("CREATE TABLE busy AS SELECT 0 AS n")
+        reader.query("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        reader.query("SET SESSION wait_timeout = 300")
+
+        def read_and_change():
+            reader.query("START TRANSACTION WITH CONSISTENT SNAPSHOT")
+            for _ in range(1_000):
+                writer.query("UPDATE busy SET n = n + 1")
+
+        assert_pauses_and_recovers(harness, tools, read_and_change, reader.rollback)
+
+
+@pytest.mark.parametrize("is_denied", [True, False])
+def test_a_history_that_may_not_be_seen_is_said_once_and_stops_nothing(
+    tmp_path, mysql_address, monkeypatch, caplog, is_denied
+):
+    # As on MySQL, which tells it elsewhere, to users with one right more.
+    unknown = "SHOW GLOBAL STATUS LIKE 'innodb_nothing_of_this_name'"
+    monkeypatch.setattr("mlbatch.connectors.mysql.statements.HISTORY_STATUS", unknown)
+    user, password = f"u{secrets.token_hex(6)}", secrets.token_hex(12)
+    right = "USAGE" if is_denied else "PROCESS"
+    with closing(connect(mysql_address)) as admin:
+        admin.query(f"CREATE USER {user}@'%' IDENTIFIED BY '{password}'")
+        admin.query(f"GRANT ALL ON \"{mysql_address.database}\".* TO {user}@'%'")
+        admin.query(f"GRANT {right} ON *.* TO {user}@'%'")
+    address = replace(mysql_address, user=user, password=FixedPassword(password))
+    limits = Limits(history_length=10**9)
+    harness, tools = harness_on(MysqlSink(address, tells_history=True), tmp_path, limits)
+    with caplog.at_level(logging.WARNING, "mlbatch"):
+        infer(Toy, Request(), tools)
+    assert len(harness.rows()) == ROWS
+    with closing(connect(mysql_address)) as admin:
+        admin.query(f"DROP USER {user}@'%'")
+    said = [r.getMessage() for r in caplog.records if "history_length" in r.getMessage()]
+    assert len(said) == is_denied
+    assert all("grant the user PROCESS" in line for line in said)
 
 
 @pytest.mark.parametrize("query", ["SELECT seconds FROM nowhere", "SELECT 'soon'", "SELECT ("])

@@ -189,6 +189,20 @@ def test_110_a_server_s_own_defaults_change_no_run(sink, globally, tmp_path, set
     assert (found[3]["label"], found[3]["src_updated_at"]) == ("bad", datetime(2026, 1, 7, 18))
 
 
+@bad_input(110, outcome=ACCEPTED)
+def test_110_a_batch_may_take_longer_than_the_server_s_limit_of_a_statement(
+    sink, execute, globally, monkeypatch
+):
+    monkeypatch.setattr("mlbatch.connectors.mysql.session.REDO_SECONDS", 1.0)
+    run, _, _ = begin(sink, rows=100)
+    # Each start would try it again, and each would come to the same end.
+    execute('CREATE TRIGGER slow BEFORE INSERT ON "mood" FOR EACH ROW SET @nothing = SLEEP(0.015)')
+    globally("max_statement_time", 1)
+    with sink.session(TABLE, run) as session:
+        session.commit(commit(0, 100, rows(*range(100))))
+    assert ids(sink) == list(range(100))
+
+
 @bad_input(110, outcome=FAILS, says="score")
 @pytest.mark.parametrize("setting", ["max_error_count", "sql_notes"])
 def test_110_a_server_that_keeps_warnings_to_itself_still_tells_them(

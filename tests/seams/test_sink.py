@@ -158,6 +158,18 @@ def test_quarantined_rows_are_kept_and_lose_their_prediction(sink, writing):
     assert ids(sink) == [1]
 
 
+def test_all_keys_that_were_set_aside_come_page_by_page(sink, writing, monkeypatch):
+    run, ledger, _ = writing
+    monkeypatch.setattr("mlbatch.connectors.database.generation_store.PAGE_ROWS", 2)
+    keys = ["1/a%2Fb", "", "k" * 300, "1/a%2Fb"]
+    bad = [QuarantinedRow(row, key, "x", "y") for row, key in enumerate(keys)]
+    with sink.session(TABLE, run) as session:
+        session.commit(commit(0, 4, rows(), quarantined=bad))
+    found = list(ledger.keys_set_aside("mood", run.new.generation))
+    assert found == [key[:255] for key in keys if key]
+    assert list(ledger.keys_set_aside("mood", "g9")) == []
+
+
 def test_a_commit_at_another_position_changes_nothing(sink, writing):
     run, _, _ = writing
     with sink.session(TABLE, run) as session:

@@ -55,6 +55,31 @@ def test_nothing_outside_the_prefix_is_touched(storage):
             storage.read(uri)
 
 
+def test_what_is_discarded_is_gone_and_nothing_beside_it(tmp_path):
+    storage = FolderStorage(tmp_path / "parts")
+    for name in ("a/one/x", "a/one/deep/y", "a/two", "a/one more"):
+        storage.put(storage.prefix + name, b"1")
+    storage.discard(storage.prefix + "a/one/")
+    storage.discard(storage.prefix + "a/nowhere/")
+    kept = sorted(str(p.relative_to(storage.root)) for p in storage.root.rglob("*") if p.is_file())
+    assert kept == ["a/one more", "a/two"]
+    for prefix in (
+        storage.prefix,
+        storage.prefix + "a/../",
+        storage.prefix + "../",
+        "file:///tmp/",
+    ):
+        with pytest.raises(SnapshotError):
+            storage.discard(prefix)
+    assert len(list(storage.root.rglob("*"))) == 3
+
+
+def test_nothing_of_a_bucket_is_deleted_by_us(s3_storage):
+    s3_storage.put(s3_storage.prefix + "a/part", b"1")
+    s3_storage.discard(s3_storage.prefix + "a/")
+    assert s3_storage.read(s3_storage.prefix + "a/part") == b"1"
+
+
 def test_an_object_that_was_replaced_is_refused(storage):
     uri = storage.prefix + "part"
     storage.put(uri, b"first")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import resource
+import tracemalloc
 from collections import Counter
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -14,6 +17,8 @@ from hypothesis import strategies as st
 from mlbatch import buckets
 from mlbatch.buckets import together
 from mlbatch.distance import distance
+from mlbatch.errors import OutOfResources
+from mlbatch.keys import TEXT_CHARACTERS, text
 from mlbatch.reconciliation import Excuses, compare, compare_all
 
 DAY = datetime(2026, 1, 1)
@@ -185,6 +190,43 @@ def peak_of(rows):
     return pool.max_memory()
 
 
+def test_memory_does_not_grow_with_the_rows_that_are_excused():
+    with sized(2_000, 1_000, 8):
+        small, large = (excused_peak_of(rows) for rows in (8_000, 96_000))
+    assert large < 1.5 * small
+
+
+def excused_peak_of(rows):
+    """The most bytes that Arrow and Python held while so many missing rows were excused."""
+    at = {"source_at": pa.timestamp("us"), "alive": pa.bool_()}
+    nothing = as_table({}, src_updated_at=pa.timestamp("us"), model_version=pa.int64())
+    excuses = Excuses(set_aside=(f"{n}/book {n % 1_000}" for n in range(rows)))
+    before, pool = pa.default_memory_pool(), pa.proxy_memory_pool(pa.system_memory_pool())
+    pa.set_memory_pool(pool)
+    tracemalloc.start()
+    try:
+        source = widened(many(rows), at, DAY)
+        found = compare_all(source, streamed(nothing), KEY, 1, excuses)
+        peak = tracemalloc.get_traced_memory()[1] + pool.max_memory()
+    finally:
+        tracemalloc.stop()
+        pa.set_memory_pool(before)
+    assert (found.missing.count, found.set_aside) == (0, rows)
+    return peak
+
+
+def test_keys_that_were_kept_in_part_are_excused_too():
+    keys = [(1, "b" * length) for length in (252, 253, 254, 300)]
+    source = as_table(
+        dict.fromkeys(keys, (DAY, True)), source_at=pa.timestamp("us"), alive=pa.bool_()
+    )
+    table = as_table({}, src_updated_at=pa.timestamp("us"), model_version=pa.int64())
+    aside = Excuses(set_aside=[text(key)[:TEXT_CHARACTERS] for key in keys[1:]])
+    with sized(1, 1, 5):
+        found = compare_all(streamed(source), streamed(table), KEY, 1, aside)
+    assert (found.missing.first, found.set_aside) == ((keys[0],), 3)
+
+
 def widened(reader, columns, at):
     """The rows with a time and a one, or a yes, in each."""
     schema = pa.schema([*reader.schema, *columns.items()])
@@ -206,3 +248,34 @@ def test_nothing_stays_open_where_reading_ends_early(tmp_path, monkeypatch):
     reading.close()
     assert len(set(Path("/proc/self/fd").iterdir())) == len(open_before)
     assert list(tmp_path.iterdir()) == []
+
+
+@contextmanager
+def files_up_to(size):
+    before, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, most))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (before, most))
+
+
+@pytest.mark.parametrize("size", [1, 200, 1_000, 2_500, 9_000])
+def test_a_shortage_is_told_as_one_wherever_it_strikes(size, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    open_before = set(Path("/proc/self/fd").iterdir())
+    with (
+        pytest.raises(OutOfResources, match="larger than this process may write"),
+        sized(200, 500, 8),
+        files_up_to(size),
+    ):
+        list(together((many(4_000),), KEY))
+    assert len(set(Path("/proc/self/fd").iterdir())) == len(open_before)
+
+
+def test_no_room_for_any_temporary_file_is_a_shortage(monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", None)
+    shortage = pytest.raises(OutOfResources, match="No usable temporary directory")
+    with shortage as caught, files_up_to(0):
+        list(together((many(4_000),), KEY))
+    assert "TMPDIR" in caught.value.hint

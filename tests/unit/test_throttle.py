@@ -27,6 +27,15 @@ def test_any_reason_is_enough_and_none_overrules_another(pressure, reason):
     assert found is None if reason is None else found.startswith(reason)
 
 
+def test_a_long_history_pauses_where_a_limit_was_set():
+    assert Limits().reason(Pressure(history_length=10**9)) is None
+    limits = Limits(history_length=1_000)
+    assert limits.reason(Pressure()) is None
+    assert limits.reason(Pressure(history_length=1_000)) is None
+    told = limits.reason(Pressure(history_length=1_001))
+    assert told == "the database keeps the old rows of 1,001 transactions, over 1,000"
+
+
 def test_a_flag_file_pauses(tmp_path):
     limits = Limits(flag_file=tmp_path / "pause")
     assert limits.reason(Pressure()) is None

@@ -164,6 +164,12 @@ def test_passwords_are_never_shown_and_travel_to_workers(wired):
     assert pickle.loads(pickle.dumps(tools.sink.address)).password() == "hunter2"
 
 
+def test_a_limit_of_the_history_s_length_makes_sessions_ask_for_it(wired):
+    sink = "sink = { kind = 'mysql', host = '127.0.0.1', database = 'd', user = 'u', tls = 'off' }"
+    assert not wired(sink).sink.tells_history
+    assert wired(f"{sink}\nthrottle = {{ history_length = 9 }}").sink.tells_history
+
+
 def test_limits_come_from_throttle(wired, tmp_path):
     limits = wired(
         "throttle = { lag_seconds = 3, threads_running = 7, flag_file = 'pause' }"

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import select
+from sqlalchemy import or_, select
 
 from mlbatch.connectors.database.store import Store, put
-from mlbatch.connectors.database.tables import ACTIVE, GENERATION, LEASE, RUN
+from mlbatch.connectors.database.tables import ACTIVE, GENERATION, LEASE, QUARANTINE, RUN
 from mlbatch.errors import TemporaryError
 from mlbatch.generation import FIRST, Active, Generation, GenerationState, beside, number
 from mlbatch.ledger import Lease, RunState, taken_over
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
     from datetime import datetime
 
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, Row
 
     from mlbatch.ledger import NewRun
+
+
+PAGE_ROWS = 10_000
+"""Of the quarantine, in memory at once."""
 
 
 class GenerationStore(Store):
@@ -47,6 +52,34 @@ class GenerationStore(Store):
                 for row in connection.execute(query).mappings()
             ]
         return tuple(sorted(found, key=lambda generation: number(generation.name)))
+
+    def keys_set_aside(self, output_table: str, generation: str) -> Iterator[str]:
+        """See `mlbatch.sink.Ledger.keys_set_aside`."""
+        runs = select(RUN.c.run_id).where(
+            RUN.c.output_table == output_table, RUN.c.generation == generation
+        )
+        with self._database.reading() as connection:
+            ids = connection.scalars(runs.order_by(RUN.c.run_id)).all()
+        for run_id in ids:
+            last = (-1, -1)
+            while rows := self._quarantine_page(run_id, *last):
+                yield from (row.entity_key for row in rows if row.entity_key)
+                last = rows[-1].part_no, rows[-1].row_offset
+
+    def _quarantine_page(
+        self, run_id: str, part_no: int, row_offset: int
+    ) -> Sequence[Row[Any, Any, Any]]:
+        """What the run set aside after this row. A range of the primary key: no page reads another."""
+        of_run = QUARANTINE.c.run_id == run_id
+        same = (QUARANTINE.c.part_no == part_no) & (QUARANTINE.c.row_offset > row_offset)
+        query = (
+            select(QUARANTINE.c.part_no, QUARANTINE.c.row_offset, QUARANTINE.c.entity_key)
+            .where(of_run, or_(QUARANTINE.c.part_no > part_no, same))
+            .order_by(QUARANTINE.c.part_no, QUARANTINE.c.row_offset)
+            .limit(PAGE_ROWS)
+        )
+        with self._database.reading() as connection:
+            return connection.execute(query).all()
 
     def build(self, lease: Lease, model_version: int) -> None:
         """See `mlbatch.sink.Ledger.build`."""

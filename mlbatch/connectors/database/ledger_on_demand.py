@@ -25,7 +25,7 @@ from mlbatch.connectors.database.tables import (
 from mlbatch.ledger import Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from sqlalchemy import Table
 
@@ -82,6 +82,11 @@ class LedgerOnDemand(LedgerStore):
     def quarantined(self, run_id: str, limit: int) -> tuple[QuarantinedRow, ...]:
         """See `mlbatch.sink.Ledger.quarantined`."""
         return super().quarantined(run_id, limit) if self._has(QUARANTINE) else ()
+
+    def keys_set_aside(self, output_table: str, generation: str) -> Iterator[str]:
+        """See `mlbatch.sink.Ledger.keys_set_aside`."""
+        has_any = self._has(QUARANTINE) and self._has(RUN)
+        return super().keys_set_aside(output_table, generation) if has_any else iter(())
 
     def watermark(self, job: str, generation: str) -> Watermark | None:
         """See `mlbatch.sink.Ledger.watermark`."""

@@ -22,6 +22,7 @@ _FULL = frozenset({1021, 1030, 1041, 1114, 1037, 1038})
 UNDONE = frozenset({1180, 1206, 1637, 1969, 3024, 3101})
 """A COMMIT that failed, no room for locks or transactions, a limit of the statement's time, a veto of
 the replication: the position says what became of the batch, and the same may go through now."""
+LACKS_RIGHT = 1227
 _RETIRED = 1020  # "Record has changed since last read", MariaDB's snapshot isolation
 
 _TLS = 2026
@@ -38,7 +39,7 @@ _HINTS = {
     1045: "check sink.user and its password, token or secret",
     1049: "create the database, or mend sink.database",
     1142: "grant the user this right: deploy/mysql holds the statements",
-    1227: "grant the user this right: deploy/mysql holds the statements",
+    LACKS_RIGHT: "grant the user this right: deploy/mysql holds the statements",
     1251: "the server wants a log-in that this client does not have",
     1698: "this user may not log in over the network",
     _TLS: "sink.ca must hold the certificate authority that signed the server's certificate",

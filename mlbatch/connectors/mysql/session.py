@@ -7,6 +7,8 @@ still be doing, and that row says what happened.
 
 from __future__ import annotations
 
+import functools
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from typing import Any, TypeVar
@@ -26,7 +28,7 @@ from mlbatch.connectors.mysql.address import (
     connect_to_writer,
     scalar,
 )
-from mlbatch.connectors.mysql.faults import is_passing, translate
+from mlbatch.connectors.mysql.faults import LACKS_RIGHT, is_passing, number, translate
 from mlbatch.connectors.mysql.statements import Way
 from mlbatch.connectors.mysql.text import load_text, value_lists
 from mlbatch.errors import Fenced, MlbatchError, RunFailed, SettingsError, TemporaryError
@@ -38,6 +40,8 @@ from mlbatch.throttle import Pressure
 REDO_SECONDS = 90.0
 """How long a batch is tried: Aurora's fail-over takes 30 to 60 s."""
 _DEPRECATED_SYNTAX = 1287
+_NOT_HEEDED = "throttle.history_length is not heeded; grant the user PROCESS"
+_log = logging.getLogger("mlbatch")
 
 Result = TypeVar("Result")
 
@@ -57,11 +61,12 @@ class MysqlPartSession:
         way: Way | None = None,
         *,
         lag_query: str | None = None,
+        tells_history: bool = False,
         open_connection: Callable[[MysqlAddress], LoadingConnection] = connect_to_writer,
     ) -> None:
         """Nothing is opened yet; without ``way``, each connection is asked which one it allows."""
         self._address, self._table, self._run = address, table, run
-        self._given, self._lag_query = way, lag_query
+        self._given, self._lag_query, self._tells_history = way, lag_query, tells_history
         self._way = way or Way.ROWS
         self._open = open_connection
         self._connection: LoadingConnection | None = None
@@ -91,13 +96,29 @@ class MysqlPartSession:
             with closing(connection.cursor()) as cursor:
                 cursor.execute(statements.THREADS_RUNNING)
                 threads = int(cursor.fetchone()[1])
+            history = self._history(connection) if self._tells_history else None
             connection.commit()
         except (pymysql.err.Error, OSError, TemporaryError) as error:
             self.close()
             if isinstance(error, TemporaryError) or is_passing(error):
                 return Pressure()
             raise translate(error, self._address) from error
-        return Pressure(lag, threads)
+        return Pressure(lag, threads, history)
+
+    def _history(self, connection: LoadingConnection) -> int | None:
+        with closing(connection.cursor()) as cursor:
+            cursor.execute(statements.HISTORY_STATUS)
+            status = cursor.fetchone()
+        try:
+            length = status[1] if status else scalar(connection, statements.HISTORY_METRIC)
+        except pymysql.err.Error as error:
+            if number(error) != LACKS_RIGHT:
+                raise
+            length = None
+        if length is None:
+            self._tells_history = False
+            _tell_once(f"{self._address} does not tell its history list's length: {_NOT_HEEDED}")
+        return None if length is None else int(length)
 
     def _patiently(self, work: Callable[[int], Result], part_number: int) -> Result:
         """Call ``work(attempt)`` until it comes through, on a new connection each time it is lost."""
@@ -211,6 +232,12 @@ class MysqlPartSession:
 
     def _fenced(self, part_number: int) -> Fenced:
         return taken_over(f"part {part_number} of run {self._run.run_id}")
+
+
+@functools.cache
+def _tell_once(line: str) -> None:
+    """For all parts that a process works on."""
+    _log.warning(line)
 
 
 def _lag(connection: LoadingConnection, query: str) -> float | None:

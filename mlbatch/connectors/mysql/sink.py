@@ -45,6 +45,8 @@ class MysqlSink:
     address: MysqlAddress
     lag_query: str | None = None
     """Says how many seconds the replicas are behind."""
+    tells_history: bool = False
+    """Whether its sessions ask for the length of InnoDB's history list."""
 
     def about(self) -> str:
         """See `mlbatch.sink.Sink.about`."""
@@ -82,7 +84,13 @@ class MysqlSink:
     @contextmanager
     def session(self, table: OutputTable, run: Run) -> Iterator[MysqlPartSession]:
         """See `mlbatch.sink.Sink.session`."""
-        session = MysqlPartSession(self.address, table, run, lag_query=self.lag_query)
+        session = MysqlPartSession(
+            self.address,
+            table,
+            run,
+            lag_query=self.lag_query,
+            tells_history=self.tells_history,
+        )
         try:
             yield session
         finally:

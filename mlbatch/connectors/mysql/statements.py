@@ -42,6 +42,12 @@ QUARANTINE = (
 PART = "SELECT * FROM mlbatch_part WHERE run_id = %s AND part_no = %s FOR UPDATE"
 
 THREADS_RUNNING = "SHOW GLOBAL STATUS LIKE 'Threads_running'"
+# MariaDB tells the first to everybody, MySQL the second to who has the right PROCESS.
+HISTORY_STATUS = "SHOW GLOBAL STATUS LIKE 'Innodb_history_list_length'"
+HISTORY_METRIC = (
+    'SELECT "COUNT" FROM information_schema.innodb_metrics'
+    " WHERE name = 'trx_rseg_history_len' AND \"COUNT\" IS NOT NULL"
+)
 
 COLUMNS = (
     "SELECT column_name FROM information_schema.columns"
