@@ -493,6 +493,25 @@ def test_the_table_is_added_up_as_the_rows_were(empty_sink):
     assert empty_sink.checksum(table, 2) == (0, 0)
 
 
+def test_a_table_without_an_index_on_its_runs_works_and_says_how_to_get_one(empty_sink):
+    assert "INDEX" not in empty_sink.prepare(TABLE)
+    database = empty_sink.ledger()._database
+    with database.writing() as connection:
+        on = "" if connection.dialect.name == "sqlite" else " ON mood"
+        connection.exec_driver_sql(f"DROP INDEX mood_run_no{on}")
+    told = empty_sink.prepare(TABLE)
+    _, _, statement = told.partition(": ")
+    assert statement == "CREATE INDEX mood_run_no ON mood (run_no)"
+    run, _, _ = begin(empty_sink)
+    with empty_sink.session(TABLE, run) as session:
+        session.commit(commit(0, 4, rows(1, 2, 3, 4)))
+    assert empty_sink.checksum(TABLE, 1)[0] == 4
+    with database.writing() as connection:
+        connection.exec_driver_sql(statement)
+    assert "INDEX" not in empty_sink.prepare(TABLE)
+    assert empty_sink.checksum(TABLE, 1)[0] == 4
+
+
 def test_a_sink_is_a_value(sink):
     assert pickle.loads(pickle.dumps(sink)) == sink
 
