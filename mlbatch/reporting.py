@@ -18,9 +18,8 @@ def record(run: Run, ledger: Ledger, tools: Tools) -> Run:
 
     The data is in, so the server's absence fails nothing: the ledger remembers what was not sent.
     """
-    finished = [r for r in ledger.runs(run.new.output_table) if r.state is RunState.DONE]
     try:
-        for unsent in reversed([r for r in finished if r.tracking_run_id is None]):
+        for unsent in ledger.untracked(run.new.output_table):
             sent = _send(unsent, ledger, tools)
             run = sent if sent.run_id == run.run_id else run
     except TemporaryError as error:

@@ -69,7 +69,7 @@ def _served(job: type[Job], tools: Tools) -> list[str]:
     ledger = tools.sink.ledger()
     model = _champion_line(champion) if champion else "none yet"
     lines = [f"Model   {model}", *_generations(job, ledger)]
-    for run in ledger.runs(job.output.table.name)[:LAST_RUNS]:
+    for run in ledger.runs(job.output.table.name, limit=LAST_RUNS):
         lines.append(f"Run     {_run_line(run, ledger)}")
         lines += [f"        {part}" for part in parts_aside(run.run_id, ledger)]
         lines += [f"        quarantined {row}" for row in ledger.quarantined(run.run_id, LAST_RUNS)]
@@ -122,7 +122,7 @@ def status_command(profile: str | None, as_json: bool) -> int:  # noqa: FBT001
 
 def _status(job: type[Job], ledger: Ledger) -> dict[str, Any]:
     serving = ledger.serving(job.output.table.name)
-    runs = ledger.runs(job.output.table.name, serving)
+    runs = ledger.runs(job.output.table.name, serving, limit=1)
     mark = ledger.watermark(job.name, serving)
     return {
         "job": job.name,
