@@ -374,6 +374,7 @@ def test_a_clock_that_was_set_back_makes_no_old_run_the_newest(sink, monkeypatch
     set_back(monkeypatch, 2)
     ledger.create(lease, new_run("r2"))
     assert [run.run_id for run in ledger.runs("mood", "g1")] == ["r2", "r1"]
+    assert [run.run_id for run in ledger.latest("mood", "g1")] == ["r2", "r1"]
 
 
 def test_a_clock_that_was_set_back_keeps_no_lease_for_the_dead(sink, monkeypatch):
