@@ -105,9 +105,8 @@ def _unload(tools: Tools) -> str:
 
 
 def _ledger(tools: Tools) -> str:
-    runs = tools.sink.ledger().runs()
-    unfinished = sum(not run.state.is_terminal for run in runs)
-    return f"{len(runs)} runs, {unfinished} unfinished"
+    runs, unfinished = tools.sink.ledger().count()
+    return f"{runs} runs, {unfinished} unfinished"
 
 
 def _job(job: type[Job], tools: Tools) -> str:

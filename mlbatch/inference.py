@@ -45,6 +45,10 @@ if TYPE_CHECKING:
     from mlbatch.tools import Tools
 
 
+PACE_RUNS = 100
+"""Last runs that tell how long another one takes: of all deltas, and some of everything."""
+
+
 @dataclass(frozen=True, slots=True)
 class Preview:
     """What `plan` shows."""
@@ -75,9 +79,10 @@ class Inference:
 def preview(job: type[Job], request: Request, tools: Tools) -> Preview:
     """Decide as `infer` would, and count, without writing anything."""
     ledger = tools.sink.ledger()
-    facts = _facts(job, ledger.serving(job.output.table.name), ledger, tools)
+    request, serving = _checked(request, tools), ledger.serving(job.output.table.name)
+    facts = _facts(job, request, serving, ledger, tools)
     champion = tools.tracking.resolve(job.name)
-    plan = decide(_checked(request, tools), facts, job.delta)
+    plan = decide(request, facts, job.delta)
     model, idle = served(facts.runs), not plan.is_new
     if plan.is_new and (champion or model):
         plan, model = _with_pin(job, plan, request, facts, tools, CHAMPION)
@@ -86,7 +91,7 @@ def preview(job: type[Job], request: Request, tools: Tools) -> Preview:
         probe=None if idle else count_window(job, plan, facts, tools),
         model=model,
         champion=champion.version if champion else None,
-        runs=facts.runs,
+        runs=ledger.runs(job.output.table.name, serving, PACE_RUNS),
     )
 
 
@@ -108,7 +113,7 @@ def infer(
     with leased(job, tools, generation) as lease:
         like = job.output.table.name if lease.beside else None
         way = tools.sink.prepare(table_of(job, lease), like)
-        facts = _facts(job, lease.generation, ledger, tools)
+        facts = _facts(job, request, lease.generation, ledger, tools)
         plan = decide(request, facts, job.delta)
         if plan.is_new:
             plan, pin = _with_pin(job, plan, request, facts, tools, model)
@@ -133,12 +138,16 @@ def _checked(request: Request, tools: Tools) -> Request:
     return request
 
 
-def _facts(job: type[Job], generation: str, ledger: Ledger, tools: Tools) -> Facts:
+def _facts(
+    job: type[Job], request: Request, generation: str, ledger: Ledger, tools: Tools
+) -> Facts:
+    slot = request.slot
     return Facts(
-        runs=ledger.runs(job.output.table.name, generation),
+        runs=ledger.latest(job.output.table.name, generation),
         watermark=ledger.watermark(job.name, generation),
         now=tools.warehouse.now(),
         code_digest=code_digest(job),
+        slot_done=ledger.done(job.name, generation, slot) if slot is not None else None,
     )
 
 
@@ -173,7 +182,7 @@ def _carry_out(
 
 def _latest(ledger: Ledger, run: Run) -> Run:
     """The run as it is now, if it is still ours: another's epoch must never pass for our own."""
-    found = next((r for r in ledger.runs(run.new.output_table) if r.run_id == run.run_id), None)
+    found = ledger.run(run.run_id)
     if found is None or found.epoch != run.epoch:
         raise taken_over(f"run {run.run_id}")
     return found

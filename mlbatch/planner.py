@@ -47,11 +47,13 @@ class Facts:
     """What the ledger and the warehouse say, read under the lease."""
 
     runs: tuple[Run, ...]
-    """All runs of the output table's generation, newest first."""
+    """The last finished run of the output table's generation, and all since then, newest first."""
     watermark: Watermark | None
     now: datetime
     """The warehouse's clock."""
     code_digest: str
+    slot_done: Run | None = None
+    """The run that did the slot asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +92,7 @@ def decide(request: Request, facts: Facts, delta: Delta) -> Plan:
     unfinished = next((run for run in facts.runs if not run.state.is_terminal), None)
     if unfinished is not None and not request.supersede:
         return _resume(unfinished, request, facts)
-    done = _done_slot(request, facts)
+    done = facts.slot_done
     if done is not None:
         reason = f"slot {request.slot} was done by run {done.run_id}"
         return Plan(
@@ -110,14 +112,6 @@ def _resume(run: Run, request: Request, facts: Facts) -> Plan:
     reason = f"run {run.run_id} was left {run.state} and is finished first"
     new = run.new
     return Plan(new.kind, Window(), new.watermark_high, new.slot, reason, resume=run)
-
-
-def _done_slot(request: Request, facts: Facts) -> Run | None:
-    if request.slot is None:
-        return None
-    return next(
-        (r for r in facts.runs if r.new.slot == request.slot and r.state is RunState.DONE), None
-    )
 
 
 def _choose(request: Request, facts: Facts, delta: Delta) -> tuple[RunKind, Window, str]:

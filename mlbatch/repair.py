@@ -135,10 +135,10 @@ def retry(job: type[Job], tools: Tools) -> Inference | None:
 
 
 def _quiet_runs(job: type[Job], tools: Tools) -> tuple[Run, ...]:
-    """Runs of the generation that serves, none of them unfinished."""
+    """The latest runs of the generation that serves, none of them unfinished."""
     ledger, table = tools.sink.ledger(), job.output.table.name
     tools.sink.settle(table)
-    runs = ledger.runs(table, ledger.serving(table))
+    runs = ledger.latest(table, ledger.serving(table))
     unfinished = [run for run in runs if not run.state.is_terminal]
     if unfinished:
         holder, run_id = ledger.holder(table), unfinished[0].run_id

@@ -19,8 +19,7 @@ def record(run: Run, ledger: Ledger, tools: Tools) -> Run:
     The data is in, so no trouble here fails anything: the ledger remembers what was not sent.
     """
     try:
-        finished = [r for r in ledger.runs(run.new.output_table) if r.state is RunState.DONE]
-        for unsent in reversed([r for r in finished if r.tracking_run_id is None]):
+        for unsent in ledger.untracked(run.new.output_table):
             sent = _send(unsent, ledger, tools)
             run = sent if sent.run_id == run.run_id else run
     except MlbatchError as error:

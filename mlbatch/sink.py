@@ -110,10 +110,39 @@ class Ledger(Protocol):
         """Remember which tracking run tells about this run."""
         ...
 
+    def run(self, run_id: str) -> Run | None:
+        """The run as it is now; None where there is none of this id."""
+        ...
+
     def runs(
-        self, output_table: str | None = None, generation: str | None = None
+        self,
+        output_table: str | None = None,
+        generation: str | None = None,
+        limit: int | None = None,
     ) -> tuple[Run, ...]:
-        """All runs, or those of a table, or of a generation of it, newest first."""
+        """All runs, or those of a table, or of a generation of it, newest first.
+
+        Without a ``limit`` that is years of them, each with the text of its query.
+        """
+        ...
+
+    def latest(self, output_table: str, generation: str) -> tuple[Run, ...]:
+        """The last run of a generation that finished, and all since then, newest first.
+
+        An unfinished run is among them: none begins, let alone finishes, before it has ended.
+        """
+        ...
+
+    def done(self, job: str, generation: str, slot: str) -> Run | None:
+        """The last run that did a slot; None where none has."""
+        ...
+
+    def untracked(self, output_table: str) -> tuple[Run, ...]:
+        """Finished runs of a table that no tracking run tells about yet, oldest first."""
+        ...
+
+    def count(self) -> tuple[int, int]:
+        """How many runs there are, and how many of them are unfinished."""
         ...
 
     def parts(self, run_id: str) -> tuple[PartState, ...]:

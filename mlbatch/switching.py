@@ -106,7 +106,7 @@ def roll_back(
         idle = f"it was rolled back to {active.generation} (model v{active.model_version}) already"
         return Switched(table, active, active, idle=idle)
     generation = _before(job, tools, active, generations)
-    pin = served(tools.sink.ledger().runs(table, generation))
+    pin = served(tools.sink.ledger().latest(table, generation))
     assert pin is not None  # noqa: S101  it has served
     _fill(job, tools, generation, pin, request)
     aside = complete(job, tools, generation, pin)
@@ -149,7 +149,7 @@ def _active(job: type[Job], tools: Tools) -> Active:
 
 
 def _before_ledgers_told(table: str, ledger: Ledger) -> Active | None:
-    done = [run for run in ledger.runs(table, FIRST) if run.state is RunState.DONE]
+    done = [run for run in ledger.latest(table, FIRST) if run.state is RunState.DONE]
     return Active(FIRST, done[0].new.model.version, done[0].run_id) if done else None
 
 
@@ -187,7 +187,7 @@ def _abandon(job: type[Job], tools: Tools, left: Generation) -> None:
 
 def _drop(tools: Tools, lease: Lease, reason: str) -> None:
     ledger = tools.sink.ledger()
-    for run in ledger.runs(lease.output_table, lease.generation):
+    for run in ledger.latest(lease.output_table, lease.generation):
         if not run.state.is_terminal:
             ledger.give_up(run, RunState.SUPERSEDED, reason, tools.new_epoch())
     tools.sink.drop(lease)

@@ -71,7 +71,7 @@ def _served(job: type[Job], tools: Tools) -> list[str]:
     ledger = tools.sink.ledger()
     model = _champion_line(champion) if champion else "none yet"
     lines = [f"Model   {model}", *_generations(job, tools)]
-    for run in ledger.runs(job.output.table.name)[:LAST_RUNS]:
+    for run in ledger.runs(job.output.table.name, limit=LAST_RUNS):
         lines.append(f"Run     {_run_line(run, ledger)}")
         lines += [f"        {part}" for part in parts_aside(run.run_id, ledger)]
         lines += [f"        quarantined {row}" for row in ledger.quarantined(run.run_id, LAST_RUNS)]
@@ -131,7 +131,7 @@ def status_command(profile: str | None, as_json: bool) -> int:  # noqa: FBT001
 def _status(job: type[Job], ledger: Ledger) -> dict[str, Any]:
     table = job.output.table.name
     serving, holder = ledger.serving(table), ledger.holder(table)
-    run = next(iter(ledger.runs(table, serving)), None)
+    run = next(iter(ledger.runs(table, serving, limit=1)), None)
     mark = ledger.watermark(job.name, serving)
     totals = Totals.of(ledger.parts(run.run_id) if run else ())
     return {

@@ -24,7 +24,12 @@ from sqlalchemy.exc import DBAPIError
 from mlbatch.checksum import checksum
 from mlbatch.connectors.database.generation_store import begin_switch, end_switch, renames
 from mlbatch.connectors.database.ledger_on_demand import LedgerOnDemand
-from mlbatch.connectors.database.migration import drop_beside, migrate
+from mlbatch.connectors.database.migration import (
+    drop_beside,
+    index_of_runs,
+    index_runs,
+    migrate,
+)
 from mlbatch.connectors.database.part_rows import (
     move_values,
     part_state,
@@ -36,7 +41,7 @@ from mlbatch.errors import Fenced, MlbatchError, OutOfResources, RunFailed, Temp
 from mlbatch.failpoint import reach
 from mlbatch.ledger import BatchCommit, Lease, PartState, Run, taken_over
 from mlbatch.sql import quote_identifier
-from mlbatch.table import OutputTable
+from mlbatch.table import RUN_NO, OutputTable
 from mlbatch.throttle import Pressure
 
 BUSY_SECONDS = 30
@@ -60,7 +65,9 @@ class SqliteSink:
             migrate(connection, table)
             if like in there and table.name not in there:
                 _copy_indexes(connection, table.name, like)
-        return f"upserts into {self.path.name}"
+            index = None if table.name in there else _index_of_runs(table.name)
+            advice = index_runs(connection, table.name, index)
+        return f"upserts into {self.path.name}{advice}"
 
     def ledger(self) -> LedgerOnDemand:
         """See `mlbatch.sink.Sink.ledger`."""
@@ -139,6 +146,12 @@ def _copy_indexes(connection: Connection, name: str, like: str) -> None:
             names = ", ".join(quote_identifier(str(column)) for column in columns)
             statement = f"CREATE INDEX {told} ON {quote_identifier(name)} ({names})"
             connection.exec_driver_sql(statement)
+
+
+def _index_of_runs(name: str) -> str:
+    index, column = quote_identifier(index_of_runs(name)), quote_identifier(RUN_NO.name)
+    # Where a table that people renamed has an index of this name, there is none, which works too.
+    return f"CREATE INDEX IF NOT EXISTS {index} ON {quote_identifier(name)} ({column})"
 
 
 def _rename(connection: Connection, name: str, becomes: str) -> None:

@@ -49,6 +49,7 @@ TO_AND_FRO = f"{APART}::test_two_generations_change_names_and_back"
 SESSION = "mlbatch/connectors/mysql/session.py"
 STATEMENTS = "mlbatch/connectors/mysql/statements.py"
 STORE = "mlbatch/connectors/database/ledger_store.py"
+RUNS = "mlbatch/connectors/database/run_reader.py"
 LEASES = "mlbatch/connectors/database/lease_store.py"
 FENCE = "AND part_no = :part_no AND epoch = :epoch AND done = :low"
 MUTANTS = (
@@ -103,7 +104,7 @@ MUTANTS = (
            'abs(self._database.now() - held["heartbeat_at"])',
            '(self._database.now() - held["heartbeat_at"])',
            f"{SINK}::test_a_clock_that_was_set_back_keeps_no_lease_for_the_dead"),
-    Mutant("the clock says which run is the newest", STORE,
+    Mutant("the clock says which run is the newest", RUNS,
            "order_by(RUN.c.run_no.desc())\n            query", "order_by(RUN.c.created_at.desc())\n            query",
            f"{SINK}::test_a_clock_that_was_set_back_makes_no_old_run_the_newest"),
     Mutant("any heartbeat counts", LEASES,
@@ -149,8 +150,7 @@ MUTANTS = (
            "gone[list(faults)] = True", "pass",
            f"{INFER}::test_a_row_that_turns_bad_loses_its_old_prediction"),
     Mutant("a done slot is done again", "mlbatch/planner.py",
-           "    if request.slot is None:\n        return None\n    return next(",
-           "    if True:\n        return None\n    return next(",
+           "done = facts.slot_done", "done = None",
            "tests/unit/test_planner.py"),
     Mutant("model files are believed", "mlbatch/connectors/skops_file.py",
            "or _sha256(file) != registered", "", "tests/unit/test_learning.py::test_85_a_changed_file_is_refused"),
@@ -344,17 +344,17 @@ MUTANTS = (
            'put(connection, WATERMARK, {"job": new.job, "generation": "g1"}, mark)',
            f"{SINK}::test_only_the_generation_that_serves_says_what_serves"),
     Mutant("a plan looks at the runs of all generations", INFERENCE,
-           "runs=ledger.runs(job.output.table.name, generation)",
+           "runs=ledger.latest(job.output.table.name, generation)",
            "runs=ledger.runs(job.output.table.name)", BACK),
     Mutant("readers' indexes do not come along", INFERENCE,
            "like = job.output.table.name if lease.beside else None", "like = None",
            f"{MEANWHILE}::test_readers_find_their_indexes_after_a_switch"),
     Mutant("a table is compared by the model of another generation", "mlbatch/repair.py",
-           "runs = ledger.runs(table, ledger.serving(table))", "runs = ledger.runs(table)",
+           "runs = ledger.latest(table, ledger.serving(table))", "runs = ledger.runs(table)",
            f"{MEANWHILE}::test_the_table_is_compared_by_its_own_model_while_another_generation_is_built"),
     Mutant("the way back is filled by the model that serves", SWITCHING,
-           "pin = served(tools.sink.ledger().runs(table, generation))",
-           "pin = served(tools.sink.ledger().runs(table, active.generation))", BACK),
+           "pin = served(tools.sink.ledger().latest(table, generation))",
+           "pin = served(tools.sink.ledger().latest(table, active.generation))", BACK),
     Mutant("a generation is not compared with the source before it serves", SWITCHING,
            "    aside = complete(job, tools, generation, pin)\n    limit = ",
            "    aside = 0\n    limit = ", MENDED),

@@ -219,10 +219,24 @@ def test_indexes_for_readers_come_along(sink):
         for _ in range(2):
             sink.prepare(replace(TABLE, name=name), "mood")
         with database.reading() as connection:
-            (index,) = inspect(connection).get_indexes(name)
-        assert (index["column_names"], bool(index["unique"])) == (["label", "score"], False)
+            found = inspect(connection).get_indexes(name)
+        assert sorted(index["column_names"] for index in found) == [["label", "score"], ["run_no"]]
+        assert not any(index["unique"] for index in found)
     sink.prepare(replace(TABLE, name="mood__g4"), "nowhere")
     assert sink.holds("mood__g4")
+
+
+def test_a_generation_of_a_table_without_an_index_on_its_runs_gets_one(sink):
+    sink.prepare(TABLE)
+    database = sink.ledger()._database
+    with database.writing() as connection:
+        on = " ON mood" if connection.dialect.name != "sqlite" else ""
+        connection.exec_driver_sql(f"DROP INDEX mood_run_no{on}")
+    sink.prepare(replace(TABLE, name="mood__g2"), "mood")
+    with database.reading() as connection:
+        (index,) = inspect(connection).get_indexes("mood__g2")
+        assert not inspect(connection).get_indexes("mood")
+    assert index["column_names"] == ["run_no"]
 
 
 def test_views_of_the_declared_name_follow_the_name(tmp_path):

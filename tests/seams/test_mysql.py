@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_sink import ME, NOON, TABLE, begin, commit, ids, new_run, rows, snapshot
 
+from mlbatch.connectors.mysql import statements
 from mlbatch.connectors.mysql.address import (
     LoadingConnection,
     connect,
@@ -93,6 +94,25 @@ def test_the_way_follows_server_settings_and_table(sink, mysql_address, mysql_ad
     trigger = 'CREATE TRIGGER "t" BEFORE INSERT ON "mood" FOR EACH ROW SET NEW.run_no = NEW.run_no'
     execute(mysql_address, trigger)
     assert sink.way(TABLE) is Way.ROWS
+
+
+def test_a_small_run_is_added_up_without_reading_the_others(sink, mysql_address):
+    """And a run that is nearly the whole table is read straight, not by way of the index."""
+    run, _, _ = begin(sink, rows=5_000)
+    with sink.session(TABLE, run) as session:
+        session.commit(commit(0, 4_990, rows(*range(4_990))))
+        session.commit(commit(4_990, 5_000, rows(*range(2_000, 2_010), run_no=2)))
+    with closing(connect(mysql_address)) as connection:
+        execute(mysql_address, "ANALYZE TABLE mood")
+        ways = []
+        for run_no in (1, 2):
+            with closing(connection.cursor()) as cursor:
+                cursor.execute(f"EXPLAIN {statements.checksum(TABLE)}", (run_no,))
+                columns = [column[0] for column in cursor.description]
+                ways.append(dict(zip(columns, cursor.fetchone(), strict=True)))
+    assert [way["key"] for way in ways] == [None, "mood_run_no"]
+    assert int(ways[1]["rows"]) < 100
+    assert sink.checksum(TABLE, 2)[0] == 10
 
 
 def test_a_column_that_is_not_ours_keeps_its_value(sink, run, mysql_address):

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import pickle
 import threading
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
 import pyarrow as pa
 import pytest
+from sqlalchemy import insert, select
 from toy.job import Mood
 
 from mlbatch.checksum import checksum
 from mlbatch.connectors.database.liveness import is_surely_dead, this_process
+from mlbatch.connectors.database.tables import RUN
 from mlbatch.connectors.mysql.sink import MysqlDatabase, MysqlSink
 from mlbatch.connectors.sqlite import SqliteDatabase, SqliteSink
 from mlbatch.declaration import Column
@@ -371,6 +374,7 @@ def test_a_clock_that_was_set_back_makes_no_old_run_the_newest(sink, monkeypatch
     set_back(monkeypatch, 2)
     ledger.create(lease, new_run("r2"))
     assert [run.run_id for run in ledger.runs("mood", "g1")] == ["r2", "r1"]
+    assert [run.run_id for run in ledger.latest("mood", "g1")] == ["r2", "r1"]
 
 
 def test_a_clock_that_was_set_back_keeps_no_lease_for_the_dead(sink, monkeypatch):
@@ -519,6 +523,74 @@ def test_the_table_is_added_up_as_the_rows_were(empty_sink):
     table, batch = write_days(empty_sink, days)
     assert empty_sink.checksum(table, 1) == (len(days), checksum(batch, table.checked))
     assert empty_sink.checksum(table, 2) == (0, 0)
+
+
+def test_narrow_questions_read_the_runs_they_are_about_and_no_others(sink):
+    assert (sink.ledger().latest("mood", "g1"), sink.ledger().count()) == ((), (0, 0))
+    assert sink.ledger().run("r1") is sink.ledger().done("toy", "g1", "r1") is None
+    run, ledger, _ = begin(sink)
+    assert [r.run_id for r in ledger.latest("mood", "g1")] == ["r1"]
+    ledger.finish(ledger.advance(run, RunState.VERIFYING), None, 1)
+    lease = ledger.acquire("mood", "toy", ME, 12)
+    ledger.give_up(ledger.create(lease, new_run("r2")), RunState.FAILED, "x", 2)
+    ledger.create(ledger.acquire("mood", "toy", ME, 13, "g2"), new_run("r3", generation="g2"))
+    ledger.create(ledger.acquire("mood", "toy", ME, 14), new_run("r4"))
+    assert [r.run_id for r in ledger.latest("mood", "g1")] == ["r4", "r2", "r1"]
+    assert [r.run_id for r in ledger.latest("mood", "g2")] == ["r3"]
+    assert [r.run_id for r in ledger.runs("mood", limit=2)] == ["r4", "r3"]
+    assert ledger.latest("other", "g1") == ledger.untracked("other") == ()
+    assert ledger.run("r2").state is RunState.FAILED
+    assert ledger.done("toy", "g1", "r1") == ledger.run("r1")
+    assert ledger.done("toy", "g1", "r2") is ledger.done("toy", "g2", "r1") is None
+    assert ledger.count() == (4, 2)
+    assert [r.run_id for r in ledger.untracked("mood")] == ["r1"]
+    ledger.tracked(ledger.run("r1"), "t1")
+    assert ledger.untracked("mood") == ()
+
+
+def test_what_is_read_of_runs_does_not_grow_with_their_number(sink):
+    run, ledger, _ = begin(sink)
+    ledger.finish(ledger.advance(run, RunState.VERIFYING), None, 1)
+    done = ledger.tracked(ledger.run("r1"), "t1")
+    with ledger._database.writing() as connection:
+        row = dict(connection.execute(select(RUN)).mappings().one())
+        others = [
+            row | {"run_id": f"x{n}", "run_no": n, "slot": f"x{n}", "query": "x" * 10_000}
+            for n in range(2, 300)
+        ]
+        connection.execute(insert(RUN), others)
+    tracemalloc.start()
+    for read in (
+        lambda: ledger.latest("mood", "g1"),
+        lambda: ledger.run(done.run_id),
+        lambda: ledger.done("toy", "g1", "x7"),
+        lambda: ledger.untracked("mood"),
+        lambda: ledger.runs("mood", limit=1),
+        ledger.count,
+    ):
+        tracemalloc.reset_peak()
+        read()
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    tracemalloc.stop()
+
+
+def test_a_table_without_an_index_on_its_runs_works_and_says_how_to_get_one(empty_sink):
+    assert "INDEX" not in empty_sink.prepare(TABLE)
+    database = empty_sink.ledger()._database
+    with database.writing() as connection:
+        on = "" if connection.dialect.name == "sqlite" else " ON mood"
+        connection.exec_driver_sql(f"DROP INDEX mood_run_no{on}")
+    told = empty_sink.prepare(TABLE)
+    _, _, statement = told.partition(": ")
+    assert statement == "CREATE INDEX mood_run_no ON mood (run_no)"
+    run, _, _ = begin(empty_sink)
+    with empty_sink.session(TABLE, run) as session:
+        session.commit(commit(0, 4, rows(1, 2, 3, 4)))
+    assert empty_sink.checksum(TABLE, 1)[0] == 4
+    with database.writing() as connection:
+        connection.exec_driver_sql(statement)
+    assert "INDEX" not in empty_sink.prepare(TABLE)
+    assert empty_sink.checksum(TABLE, 1)[0] == 4
 
 
 def test_a_sink_is_a_value(sink):

@@ -128,7 +128,8 @@ def test_changed_code_needs_a_word():
 
 def test_a_done_slot_is_done():
     done = a_run(RunState.DONE, slot="2026-01-01")
-    assert decide(Request(slot="2026-01-01"), facts(done), Delta()).done is done
+    known = replace(facts(done), slot_done=done)
+    assert decide(Request(slot="2026-01-01"), known, Delta()).done is done
     assert decide(Request(slot="2026-01-02"), facts(done), Delta()).done is None
 
 

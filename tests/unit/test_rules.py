@@ -243,7 +243,8 @@ def test_a_plan_is_always_one_thing_and_says_why(request, ended, left, digest, m
     runs = [a_run(len(ended) - n, state) for n, state in enumerate(ended)]
     if left is not None:
         runs.insert(0, a_run(len(runs) + 1, left, digest=digest))
-    facts = Facts(tuple(runs), mark, NOON, "code")
+    done = [run for run in runs if run.state is RunState.DONE and run.new.slot == request.slot]
+    facts = Facts(tuple(runs), mark, NOON, "code", done[0] if done else None)
     if left and not request.supersede and digest == "old" and not request.accept_code_change:
         with pytest.raises(UsageError, match="code has changed"):
             decide(request, facts, Delta())

@@ -12,18 +12,18 @@ from sqlalchemy.exc import IntegrityError
 
 from mlbatch.connectors.database.generation_store import place_of
 from mlbatch.connectors.database.liveness import is_surely_dead
+from mlbatch.connectors.database.run_rows import UNFINISHED
 from mlbatch.connectors.database.store import Store
 from mlbatch.connectors.database.tables import LEASE, PART, RUN
 from mlbatch.errors import Busy, UsageError
 from mlbatch.failpoint import reach
 from mlbatch.generation import beside
-from mlbatch.ledger import Lease, Owner, RunState, taken_over
+from mlbatch.ledger import Lease, Owner, taken_over
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, RowMapping
 
 LEASE_SECONDS = 60
-_UNFINISHED = [s.value for s in RunState if not s.is_terminal]
 _FREE = ""
 
 
@@ -122,7 +122,7 @@ def _make_free(connection: Connection, lease: Lease, now: datetime) -> None:
 def _fence(connection: Connection, lease: Lease, epoch: int) -> None:
     """The lease's own generation only: others are worked on beside it."""
     own = (RUN.c.output_table == lease.output_table) & (RUN.c.generation == lease.generation)
-    unfinished = own & RUN.c.state.in_(_UNFINISHED)
+    unfinished = own & RUN.c.state.in_(UNFINISHED)
     ids = connection.scalars(select(RUN.c.run_id).where(unfinished).order_by(RUN.c.run_id)).all()
     if ids:
         connection.execute(update(RUN).where(RUN.c.run_id.in_(ids)).values(epoch=epoch))

@@ -61,11 +61,34 @@ class LedgerOnDemand(LedgerStore):
                     connection.execute(CreateTable(table, if_not_exists=True))
         return super().acquire(output_table, job, owner, epoch, generation)
 
+    def run(self, run_id: str) -> Run | None:
+        """See `mlbatch.sink.Ledger.run`."""
+        return super().run(run_id) if self._has(RUN) else None
+
     def runs(
-        self, output_table: str | None = None, generation: str | None = None
+        self,
+        output_table: str | None = None,
+        generation: str | None = None,
+        limit: int | None = None,
     ) -> tuple[Run, ...]:
         """See `mlbatch.sink.Ledger.runs`."""
-        return super().runs(output_table, generation) if self._has(RUN) else ()
+        return super().runs(output_table, generation, limit) if self._has(RUN) else ()
+
+    def latest(self, output_table: str, generation: str) -> tuple[Run, ...]:
+        """See `mlbatch.sink.Ledger.latest`."""
+        return super().latest(output_table, generation) if self._has(RUN) else ()
+
+    def done(self, job: str, generation: str, slot: str) -> Run | None:
+        """See `mlbatch.sink.Ledger.done`."""
+        return super().done(job, generation, slot) if self._has(RUN) else None
+
+    def untracked(self, output_table: str) -> tuple[Run, ...]:
+        """See `mlbatch.sink.Ledger.untracked`."""
+        return super().untracked(output_table) if self._has(RUN) else ()
+
+    def count(self) -> tuple[int, int]:
+        """See `mlbatch.sink.Ledger.count`."""
+        return super().count() if self._has(RUN) else (0, 0)
 
     def parts(self, run_id: str) -> tuple[PartState, ...]:
         """See `mlbatch.sink.Ledger.parts`."""

@@ -13,6 +13,7 @@ from sqlalchemy import func, insert, select, update
 from mlbatch.connectors.database.generation_store import GenerationStore, serve
 from mlbatch.connectors.database.lease_store import LeaseStore, free, hold
 from mlbatch.connectors.database.part_rows import part_state
+from mlbatch.connectors.database.run_reader import RunReader
 from mlbatch.connectors.database.run_rows import new_values, run_of
 from mlbatch.connectors.database.store import put
 from mlbatch.connectors.database.tables import LEASE, PART, QUARANTINE, RUN, STRIKES, WATERMARK
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from mlbatch.snapshot import Snapshot
 
 
-class LedgerStore(LeaseStore, GenerationStore):
+class LedgerStore(LeaseStore, GenerationStore, RunReader):
     """`mlbatch.sink.Ledger` over SQLAlchemy."""
 
     def create(self, lease: Lease, new: NewRun) -> Run:
@@ -152,20 +153,6 @@ class LedgerStore(LeaseStore, GenerationStore):
         with self._database.writing() as connection:
             _leave(connection, run, values, epoch)
             return _read(connection, run.run_id)
-
-    def runs(
-        self, output_table: str | None = None, generation: str | None = None
-    ) -> tuple[Run, ...]:
-        """See `mlbatch.sink.Ledger.runs`."""
-        query = select(RUN).order_by(RUN.c.created_at.desc())
-        if output_table is not None:
-            # By number: a clock that was set back would bring an older run to the front.
-            query = select(RUN).order_by(RUN.c.run_no.desc())
-            query = query.where(RUN.c.output_table == output_table)
-        if generation is not None:
-            query = query.where(RUN.c.generation == generation)
-        with self._database.reading() as connection:
-            return tuple(run_of(row) for row in connection.execute(query).mappings())
 
     def parts(self, run_id: str) -> tuple[PartState, ...]:
         """See `mlbatch.sink.Ledger.parts`."""

@@ -16,6 +16,7 @@ from sqlalchemy import VARCHAR, MetaData, String, Table, inspect
 
 from mlbatch.connectors.database.generation_store import check_held
 from mlbatch.connectors.database.tables import output_table
+from mlbatch.table import RUN_NO
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -46,6 +47,30 @@ def migrate(connection: Connection, declared: OutputTable) -> None:
         raise declared.place.error(message, hint=hint)
     _widen(context, [d for d in differences if _is_length(d)])
     _add(context, [d for d in differences if _is_addition(d)])
+
+
+def index_runs(connection: Connection, table: str, statement: str | None) -> str:
+    """Let an index lead to the rows of each run, made by ``statement`` where the table is new.
+
+    Returns what to add to the way of writing: nothing, or how people give one to a table they have.
+    """
+    if _finds_runs(connection, table):
+        return ""
+    if statement is None:
+        advice = f"CREATE INDEX {index_of_runs(table)} ON {table} ({RUN_NO.name})"
+        return f"; each run reads the whole table at its end, without this: {advice}"
+    connection.exec_driver_sql(statement)
+    return ""
+
+
+def index_of_runs(table: str) -> str:
+    """Its name. The table's is part of it, since SQLite's indexes are named in the whole file."""
+    return f"{table}_{RUN_NO.name}"
+
+
+def _finds_runs(connection: Connection, table: str) -> bool:
+    indexes = inspect(connection).get_indexes(table)
+    return any(index["column_names"][:1] == [RUN_NO.name] for index in indexes)
 
 
 def drop_beside(connection: Connection, lease: Lease) -> None:

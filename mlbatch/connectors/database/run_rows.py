@@ -10,6 +10,8 @@ from mlbatch.ledger import ModelPin, NewRun, Run, RunKind, RunState
 if TYPE_CHECKING:
     from sqlalchemy import RowMapping
 
+UNFINISHED = tuple(state.value for state in RunState if not state.is_terminal)
+
 _PIN = {"model_name": "name", "model_version": "version", "model_digest": "digest"}
 
 

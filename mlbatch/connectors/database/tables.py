@@ -1,8 +1,8 @@
 """The ledger's tables, and the table of an output declaration.
 
 Instants are UTC without exception: integer microseconds on SQLite, where mixed text timestamps
-compare wrongly, and DATETIME(6) on MySQL. No nullable column takes part in a unique constraint,
-since two NULLs are not equal there.
+compare wrongly, and DATETIME(6) on MySQL. No unique constraint relies on a nullable column, since
+two NULLs are not equal there.
 """
 
 from __future__ import annotations
@@ -147,6 +147,9 @@ RUN = Table(
     Column("created_at", Instant, nullable=False),
     Column("finished_at", Instant),
     UniqueConstraint("output_table", "run_no"),
+    # Refuses nothing that the one above takes. It finds the runs that the tracking server lacks, and
+    # is part of CREATE TABLE, where CREATE INDEX would ask for a right of its own.
+    UniqueConstraint("output_table", "tracking_run_id", "run_no"),
     UniqueConstraint("job", "generation", "kind", "slot", "retry_no"),
     **STORAGE,
 )

@@ -60,7 +60,7 @@ class MysqlSink:
     def prepare(self, table: OutputTable, like: str | None = None) -> str:
         """See `mlbatch.sink.Sink.prepare`."""
         # Workers never migrate: 9 MB and a tenth of a second that they go without.
-        from mlbatch.connectors.database.migration import migrate  # noqa: PLC0415
+        from mlbatch.connectors.database import migration  # noqa: PLC0415
 
         with MysqlDatabase(self.address).writing() as connection:
             there = set(inspect(connection).get_table_names())
@@ -69,8 +69,11 @@ class MysqlSink:
                 for statement in statements.create_like(table.name, like):
                     connection.exec_driver_sql(statement)
             check_existing(connection, table)
-            migrate(connection, table)
-        return str(self.way(table))
+            migration.migrate(connection, table)
+            index = statements.index_runs(table.name, migration.index_of_runs(table.name))
+            is_new = table.name not in there
+            advice = migration.index_runs(connection, table.name, index if is_new else None)
+        return f"{self.way(table)}{advice}"
 
     def way(self, table: OutputTable) -> Way:
         """How rows will be written, as server and settings allow."""

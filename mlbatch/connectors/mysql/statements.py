@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from mlbatch.checksum import BOUND, SCALE
 from mlbatch.sql import quote_identifier
-from mlbatch.table import OutputTable
+from mlbatch.table import RUN_NO, OutputTable
 
 
 class Way(StrEnum):
@@ -71,6 +71,12 @@ def create_like(name: str, like: str) -> tuple[str, str]:
         f"CREATE TABLE IF NOT EXISTS {new} LIKE {quote_identifier(like)}",
         f"RENAME TABLE {new} TO {quote_identifier(name)}",
     )
+
+
+def index_runs(name: str, index: str) -> str:
+    """An index on the run; CREATE INDEX would ask for a right that the writer has no other use for."""
+    column = quote_identifier(RUN_NO.name)
+    return f"ALTER TABLE {quote_identifier(name)} ADD INDEX {quote_identifier(index)} ({column})"
 
 
 def load(table: OutputTable) -> str:
