@@ -71,7 +71,7 @@ def try_a_row(
     Raises what `score_part` raises.
     """
     part, (start, stop) = session.position(task.part_number).part, rows
-    schema = required_schema(scorer.job)
+    schema = required_schema(scorer.job, repairs=scorer.repairs)
     with storage.open(part.file_uri, etag=part.etag) as file:
         batches = read_part(file, part, schema, start=start, stop=stop, batch_rows=1)
         # Rows that are judged bad, or deleted, never reach the model and prove nothing.
