@@ -67,7 +67,8 @@ class Nurse:
         """``ledger`` tells how far a part had come when its worker died, and remembers the death."""
         self._job, self._run, self._ledger, self._notify = job, run, ledger, notify
         self._trial, self._predicts = trial, False
-        self._written = sum(part.written for part in ledger.parts(run.run_id))
+        self._begun = ledger.parts(run.run_id)
+        self._written = sum(part.written for part in self._begun)
         self._strikes = {s.part_number: s for s in ledger.strikes(run.run_id)}
         self._aside = {aside.number: aside for aside in parts_aside(run.run_id, ledger)}
 
@@ -77,7 +78,7 @@ class Nurse:
         The largest come first, or the last worker would be left alone with one; parts of a like size
         stay in their order.
         """
-        parts = [part for part in self._ledger.parts(self._run.run_id) if not part.is_complete]
+        parts = [part for part in self._begun if not part.is_complete]
         return [self._first(part) for part in sorted(parts, key=_size_left, reverse=True)]
 
     def _first(self, part: PartState) -> PartTask:

@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-import pyarrow.compute as pc
-
 from mlbatch.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
     from datetime import datetime
 
     import pyarrow as pa
@@ -49,26 +47,19 @@ class Warehouse(Protocol):
         """Load ``rows`` into ``table``, replacing rows of the same key; returns rows loaded.
 
         Columns go by their names, in whatever order either side has them. The table is made where
-        there is none. What `check_load` refuses raises UsageError, and nothing is loaded.
+        there is none. Rows that repeat a key are all loaded: a warehouse's tables may. What
+        `check_load` refuses raises UsageError, and nothing is loaded.
         """
         ...
 
 
-def check_load(table: str, rows: pa.Table, known: Iterable[str], key: Sequence[str]) -> None:
-    """Raise UsageError unless ``rows`` have exactly the columns ``known``, and each key once.
+def check_load(table: str, rows: pa.Table, known: Iterable[str]) -> None:
+    """Raise UsageError unless ``rows`` have exactly the columns ``known``.
 
-    Letters of either case are the same, as in the warehouses. A key with a NULL equals no other.
+    Letters of either case are the same, as in the warehouses.
     """
     given, wanted = ({name.lower() for name in names} for names in (rows.column_names, known))
     for column in sorted(given ^ wanted):
         lacking = "the rows lack" if column in wanted else "the table lacks"
         message = f"{table}: {lacking} the column {column}"
         raise UsageError(message, hint=f"the table has {', '.join(sorted(wanted))}")
-    counted = rows.select(list(key)).drop_null().group_by(list(key)).aggregate([([], "count_all")])
-    twice = counted.filter(pc.greater(counted["count_all"], 1)).drop_columns(["count_all"])
-    if twice.num_rows:
-        named = ", ".join(
-            f"{name} {value}" for name, value in twice.slice(0, 1).to_pylist()[0].items()
-        )
-        message = f"{table}: {named} is in the rows more than once"
-        raise UsageError(message, hint="give the newest row of each key alone")

@@ -60,8 +60,8 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--recipes", type=int, default=240_000)
-    parser.add_argument("--steps", type=int, default=720_000)
+    parser.add_argument("--recipes", type=int, default=160_000)
+    parser.add_argument("--steps", type=int, default=480_000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--growth", type=int, default=1_000_000, help="Steps for memory; 0: none.")
     parser.add_argument("--no-delta", dest="delta", action="store_false")

@@ -92,7 +92,7 @@ class DuckdbWarehouse:
             connection.register("staged", rows)
             connection.execute("BEGIN")
             connection.execute(f"CREATE TABLE IF NOT EXISTS {name} AS FROM staged LIMIT 0")
-            check_load(table, rows, connection.table(name).columns, replace_by)
+            check_load(table, rows, connection.table(name).columns)
             connection.execute(f"DELETE FROM {name} t USING staged s WHERE {match}")  # noqa: S608
             connection.execute(f"INSERT INTO {name} BY NAME FROM staged")
             connection.execute("COMMIT")

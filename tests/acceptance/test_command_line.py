@@ -141,7 +141,7 @@ def test_a_job_s_life(mlbatch, project):
     load(project, [note(3, "good again"), note(500)])
     plan = json.loads(mlbatch("plan", "toy", "--json").stdout)
     assert (plan["kind"], plan["newer"], plan["model_version"]) == ("delta", 1, 2)
-    assert plan["seconds"] >= plan["seconds_at_least"] > 0
+    assert plan["seconds"] >= plan["seconds_at_least"] >= 0
     assert "3 rows, about 1 part; 1 newer than the watermark\n" in mlbatch("plan", "toy").stdout
     delta = json.loads(mlbatch("run", "toy", "--mode", "infer", "--json").stdout)
     assert delta["rows_written"] == delta["rows_read"] == 3

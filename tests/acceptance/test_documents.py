@@ -20,8 +20,9 @@ from mlbatch.cli.doctor import doctor_command
 from mlbatch.cli.look import list_command, show_command, status_command
 from mlbatch.cli.main import _COMMANDS
 from mlbatch.cli.mend import reconcile_command, retry_command
+from mlbatch.cli.plan import plan_command
 from mlbatch.cli.switch import switch_command
-from mlbatch.cli.work import plan_command, run_command
+from mlbatch.cli.work import register_command, run_command
 from mlbatch.errors import ExitCode
 from mlbatch.settings import Settings
 
@@ -32,7 +33,7 @@ PAGES = sorted(
     if not any(part.startswith(".") for part in p.relative_to(ROOT).parts)
 )
 COMMANDS = (
-    run_command, plan_command, list_command, show_command, status_command, doctor_command,
+    run_command, register_command, plan_command, list_command, show_command, status_command, doctor_command,
     up_command, down_command, reconcile_command, retry_command, switch_command,
 )  # fmt: skip
 

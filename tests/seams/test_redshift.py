@@ -170,9 +170,8 @@ def test_columns_go_by_name_whatever_their_order(loadable):
         (RICE.drop_columns(["kind"]), "the rows lack the column kind"),
         (RICE.append_column("cost", [[3]]), "the table lacks the column cost"),
         (RICE.slice(0, 0).rename_columns(["id", "name", "sort"]), "lack the column kind"),
-        (pa.concat_tables([RICE, RICE]), "id 1 is in the rows more than once"),
     ],
-    ids=["missing", "unknown", "renamed", "twice"],
+    ids=["missing", "unknown", "renamed"],
 )
 def test_rows_that_do_not_fit_are_refused_alike_and_nothing_is_loaded(loadable, rows, told):
     with pytest.raises(UsageError, match=told):

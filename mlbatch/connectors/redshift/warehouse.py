@@ -61,7 +61,7 @@ class RedshiftWarehouse:
         """See `mlbatch.warehouse.Warehouse.copy`."""
         self.transport.run([statements.create_table(table, rows.schema)])
         known = self.fetch(statements.no_rows_of(table)).column_names
-        check_load(table, rows, known, replace_by)
+        check_load(table, rows, known)
         if not rows.num_rows:
             return 0
         manifest = self._staged(rows)
