@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 LEAST_BATCH_ROWS = 1_024
 MOST_BATCH_ROWS = 8_192
-BATCH_BYTES = 256 * 1024
+BATCH_BYTES = 512 * 1024
 """Of the part's file in a batch: large enough that its fixed costs vanish, small enough that memory
 does not grow with the length of texts."""
 
