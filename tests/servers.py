@@ -28,10 +28,11 @@ def need_mariadb():
 
 
 @contextmanager
-def mariadb(folder, **how):
-    """A private MariaDB in ``folder``, of a test's own."""
+def mariadb(folder, *, options=(), **how):
+    """A private MariaDB in ``folder``, of a test's own or of many, each with its pools of connections."""
     need_mariadb()
-    with private_mariadb(folder, **how) as server:
+    options = (*options, "--max-connections=1000")
+    with private_mariadb(folder, options=options, **how) as server:
         yield server
 
 

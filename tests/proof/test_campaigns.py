@@ -15,7 +15,7 @@ def mariadb():
     need_mariadb()
 
 
-@pytest.mark.parametrize(("kind", "strikes"), [("kills", 60), ("zombies", 5), ("network", 100)])
+@pytest.mark.parametrize(("kind", "strikes"), [("kills", 40), ("zombies", 5), ("network", 60)])
 def test_nothing_is_lost_stale_or_twice_on_mysql(mariadb, tmp_path, kind, strikes):
     tally = campaign(kind, "mysql", 7, strikes, tmp_path)
     assert tally.is_clean, tally.row()

@@ -173,7 +173,7 @@ def test_too_many_connections_are_temporary(sink, admin):
                     except pymysql.err.OperationalError:
                         MysqlSink(address).about()
         finally:
-            spare.query("SET GLOBAL max_connections = 151")
+            spare.query("SET GLOBAL max_connections = 1000")
 
 
 def test_too_many_connections_of_one_user_are_temporary(sink, admin, server):
