@@ -127,8 +127,15 @@ def _train(session: Session, job: type[Job], *, as_json: bool) -> int:
     trained = train(job, session.tools(at_work=True))
     seconds = time.monotonic() - started
     facts, text = _training_facts(job, trained, seconds), _training_text(job, trained, seconds)
+    return _tell_standing(trained, job.name, facts, text, as_json=as_json)
+
+
+def _tell_standing(
+    done: Registered, job: str, facts: dict[str, object], text: str, *, as_json: bool
+) -> int:
+    """What came of a fitted model, in one object also where a gate refused it."""
     try:
-        trained.require_promotion(job.name)
+        done.require_promotion(job)
     except GateRefused as refused:
         # What was learnt is told nevertheless, in the same object.
         tell(error_facts(refused) | facts, text, as_json=as_json)
@@ -147,7 +154,7 @@ def register_command(profile: str | None, /, job: str, training: str, as_json: b
     """Register the model that TRAINING fitted for JOB, and promote it when its gates hold."""
     session = Session.open(profile)
     done = register(session.job(job), training, session.tools())
-    facts = {
+    facts: dict[str, object] = {
         "schema": "mlbatch.register/1",
         "ok": done.promoted,
         "job": job,
@@ -157,9 +164,7 @@ def register_command(profile: str | None, /, job: str, training: str, as_json: b
     }
     lines = [f"gate: {verdict}" for verdict in done.verdicts]
     lines.append(f"{job} · model v{done.version.version}; {_standing(done)}.")
-    tell(facts, "\n".join(lines), as_json=as_json)
-    done.require_promotion(job)
-    return ExitCode.DONE
+    return _tell_standing(done, job, facts, "\n".join(lines), as_json=as_json)
 
 
 def _standing(done: Registered) -> str:

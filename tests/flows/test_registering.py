@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
 from toy.harness import ToyHarness, note, notes
 from toy.job import Toy
 
+from mlbatch.cli.work import _tell_standing
 from mlbatch.errors import GateRefused, RunFailed, UsageError
-from mlbatch.gates import Gate
+from mlbatch.gates import Gate, Verdict
 from mlbatch.inference import infer
 from mlbatch.planner import Request
-from mlbatch.registering import register
-from mlbatch.tracking import TrainingRecord
+from mlbatch.registering import Registered, register
+from mlbatch.tracking import ModelVersion, TrainingRecord
 from mlbatch.training import train
 
 
@@ -97,3 +99,15 @@ def test_the_gates_judge_a_kept_model_too(tools, kept, monkeypatch):
     assert tools.tracking.resolve("toy") is None
     with pytest.raises(GateRefused, match="version 1 was not promoted: f1_macro"):
         registered.require_promotion("toy")
+
+
+def test_a_refusal_is_told_in_one_object_together_with_what_was_learnt(capsys):
+    refused = Verdict(Gate("f1_macro", at_least=0.9), passed=False, value=0.5, bound=0.9)
+    done = Registered(ModelVersion("toy", 2, "d"), (refused,), promoted=False)
+    facts = {"schema": "mlbatch.register/1", "ok": False, "model_version": 2}
+    code = _tell_standing(done, "toy", facts, "", as_json=True)
+    told = capsys.readouterr()
+    answer = json.loads(told.out)
+    assert code == answer["exit_code"] == 3
+    assert (answer["schema"], answer["error"]) == ("mlbatch.register/1", "GateRefused")
+    assert "f1_macro" in told.err
