@@ -6,7 +6,7 @@ computes all the time still reads and writes. One item is under way on either si
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from types import TracebackType
 from typing import Generic, Self, TypeVar
@@ -14,8 +14,12 @@ from typing import Generic, Self, TypeVar
 Item = TypeVar("Item")
 
 
-def read_ahead(items: Iterable[Item]) -> Iterator[Item]:
-    """The same ``items``, each made in another thread while the one before is worked on."""
+def read_ahead(items: Iterable[Item]) -> Generator[Item, None, None]:
+    """The same ``items``, each made in another thread while the one before is worked on.
+
+    Who leaves early closes it, which waits for what is being read: where a forgotten one is closed by
+    Python, a signal's exception would be lost.
+    """
     iterator = iter(items)
     end = object()
     with ThreadPoolExecutor(1, "mlbatch-read") as thread:

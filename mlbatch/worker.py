@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -126,17 +126,18 @@ class _Ahead:
 
     def go(self, batches: Iterator[pa.RecordBatch], done: int) -> int:
         """Score ``batches``, the first of which begins at row ``done``; returns where they end."""
-        for batch in self.polite.pieces(self.stages.waiting("read", read_ahead(batches))):
-            reach("before_score")
-            with self.stages.timed("score"):
-                commit = _score(self.scorer, self.task, batch, done)
-            reach("after_score")
-            self.polite.wait(self.writer)
-            self.writer.put(commit)
-            if done < self.task.careful_until:
-                # The position tells which row killed a worker: no write may lag behind.
-                self.writer.wait()
-            done = commit.high
+        with closing(read_ahead(batches)) as coming:
+            for batch in self.polite.pieces(self.stages.waiting("read", coming)):
+                reach("before_score")
+                with self.stages.timed("score"):
+                    commit = _score(self.scorer, self.task, batch, done)
+                reach("after_score")
+                self.polite.wait(self.writer)
+                self.writer.put(commit)
+                if done < self.task.careful_until:
+                    # The position tells which row killed a worker: no write may lag behind.
+                    self.writer.wait()
+                done = commit.high
         return done
 
 

@@ -185,7 +185,7 @@ class _Pool:
 def _serve(pipe: Connection) -> None:
     """A worker's life: work in, then parts in and outcomes out, until it is dismissed."""
     _die_with_parent(pipe)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+    dismissed = _until_dismissed()
     # The system gives back what a batch took; Arrow's own pool keeps it, for each of the threads.
     pa.set_memory_pool(pa.system_memory_pool())
     try:
@@ -193,7 +193,7 @@ def _serve(pipe: Connection) -> None:
     except Exception as error:  # noqa: BLE001  raised again in the parent: no part is to blame
         pipe.send(_portable(error))
         return
-    while True:
+    while not dismissed.is_set():
         try:
             task = pipe.recv()
         except EOFError:
@@ -203,6 +203,21 @@ def _serve(pipe: Connection) -> None:
         except Exception as error:  # noqa: BLE001  raised again in the parent
             answer = _portable(error)
         pipe.send(answer)
+
+
+def _until_dismissed() -> threading.Event:
+    """Whether this process was asked to leave, which also ends what it is doing.
+
+    The event counts: an exception that is raised while Python clears up is lost.
+    """
+    dismissed = threading.Event()
+
+    def leave(*_: object) -> None:
+        dismissed.set()
+        sys.exit()
+
+    signal.signal(signal.SIGTERM, leave)
+    return dismissed
 
 
 def _portable(error: Exception) -> Exception:

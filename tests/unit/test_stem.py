@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mlbatch.engine import PartOutcome, PartTask
-from mlbatch.engines.local import LocalEngine
+from mlbatch.engines.local import FINISH_SECONDS, LocalEngine
 from mlbatch.engines.stem import Stem
 from mlbatch.errors import TemporaryError
 
@@ -107,6 +107,39 @@ def test_an_early_stem_serves_all_runs_of_a_process():
 class Parent:
     def __call__(self, task):
         return PartOutcome(task.part_number, {"parent": os.getppid()})
+
+
+class Clearing:
+    """One part fails while the other one clears up, where Python loses exceptions."""
+
+    def __init__(self, folder):
+        self.busy = folder / "busy"
+
+    def __call__(self, task):
+        if task.part_number:
+            last = _Last(self.busy)
+            del last
+            return PartOutcome(task.part_number, {})
+        while not self.busy.exists():
+            time.sleep(0.01)
+        message = "this part fails"
+        raise ValueError(message)
+
+
+class _Last:
+    def __init__(self, busy):
+        self.busy = busy
+
+    def __del__(self):
+        self.busy.touch()
+        time.sleep(300)
+
+
+def test_a_worker_that_is_asked_to_leave_while_it_clears_up_leaves(tmp_path):
+    started_at = time.monotonic()
+    with pytest.raises(ValueError, match="this part fails"):
+        list(LocalEngine(2).run(Clearing(tmp_path), [PartTask(0), PartTask(1)], no))
+    assert time.monotonic() - started_at < FINISH_SECONDS
 
 
 def no(death):
