@@ -24,6 +24,7 @@ from mlbatch.job import Job, check_one_writer
 MARKER = "mlbatch.toml"
 _PACKAGES = ("jobs", "feature_store")
 _CODE = frozenset({".py", ".sql"})
+_FRAMEWORK = __name__.partition(".")[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,8 +152,8 @@ def code_digest(job: type[Job]) -> str:
     """SHA-256 over the code that decides a job's predictions, the same in every process and folder.
 
     That is all Python and SQL below the job's folder, its feature view, and what these import from
-    within the project, directly or not. A run that was started with other code is not silently
-    continued.
+    within the project, directly or not; mlbatch itself is not of the project, even where it lies there.
+    A run that was started with other code is not silently continued.
     """
     root = _root_of(job)
     own = {Path(p) for p in (job.features.view.place.file, job.features.view.query.file) if p}
@@ -187,10 +188,13 @@ def _name_below(root: Path | None, file: Path) -> str:
 def _with_imports(files: set[Path], root: Path) -> set[Path]:
     """``files``, and those below ``root`` that they import, and so on."""
     found, waiting = set(files), [file for file in files if file.is_relative_to(root)]
+    names: set[str] = set()
     while waiting:
         file = waiting.pop()
         if file.suffix == ".py":
-            fresh = {f for name in _imports(file, root) for f in _sources(name, root)} - found
+            imported = set(_imports(file, root)) - names
+            names |= imported
+            fresh = {f for name in imported for f in _sources(name, root)} - found
             found |= fresh
             waiting += fresh
     return found
@@ -213,8 +217,8 @@ def _imports(file: Path, root: Path) -> Iterator[str]:
 
 def _sources(name: str, root: Path) -> Iterator[Path]:
     """The modules of the project that an import of ``name`` runs, its packages' own included."""
-    place = root
-    for part in name.split("."):
+    place, parts = root, name.split(".")
+    for part in parts if parts[0] != _FRAMEWORK else ():
         place = place / part
         choices = (place.with_suffix(".py"), place / "__init__.py")
         yield from (file for file in choices if file.is_file())

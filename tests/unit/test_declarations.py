@@ -408,6 +408,10 @@ def test_the_code_digest_leaves_out_what_the_job_does_not_import(project):
     (project / "feature_store" / "others.py").write_text("")
     (project / "jobs/toy/.ipynb_checkpoints").mkdir()
     (project / "jobs/toy/.ipynb_checkpoints/job.py").write_text("")
+    # As in a clone of mlbatch itself.
+    (project / "mlbatch").mkdir()
+    for name in ("__init__.py", "job.py", "view.py"):
+        (project / "mlbatch" / name).write_text("")
     assert code_digest(load_project(project).job("toy")) == before
 
 
