@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 LOOK_SECONDS = 1.0
 PAUSE_SECONDS = 0.5
 LEAST_ROWS = 64
+ROOM = 0.75
+"""A transaction that took less than this share of what it may gets more rows; one that takes more than this
+share of the time for half the rows was not long because of its rows."""
 _log = logging.getLogger("mlbatch")
 
 
@@ -117,14 +120,23 @@ class Pace:
     def __init__(self, most_rows: int, seconds: float) -> None:
         """Starts with as many rows as there may be."""
         self._most, self._seconds = most_rows, seconds
+        self._too_long: tuple[float, int] | None = None
         self.rows = most_rows
 
     def took(self, seconds: float, rows: int) -> None:
         """Learn from a transaction of ``rows`` rows: half as many when it was too long."""
         if seconds > self._seconds:
-            self.rows = max(min(rows, self.rows) // 2, LEAST_ROWS)
-        elif seconds < self._seconds / 2 and rows >= self.rows:
-            self.rows = min(self.rows * 2, self._most)
+            self.rows = self._fewer(seconds, rows)
+        elif seconds < ROOM * self._seconds and rows >= self.rows:
+            self._too_long = None
+            self.rows = min(self.rows + max(self.rows // 4, 1), self._most)
+
+    def _fewer(self, seconds: float, rows: int) -> int:
+        """Half of ``rows``; or as many as before, where fewer rows took hardly less time."""
+        before, self._too_long = self._too_long, (seconds, rows)
+        if before is not None and rows < before[1] and seconds > ROOM * before[0]:
+            return min(before[1], self._most)
+        return max(min(rows, self.rows) // 2, LEAST_ROWS)
 
     def pieces(self, batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
         """``batch`` in slices of as many rows as a transaction takes at that moment."""

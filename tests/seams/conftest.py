@@ -24,6 +24,7 @@ def impatient(monkeypatch):
         monkeypatch.setattr(module, "ANSWER_SECONDS", 1)
     monkeypatch.setattr(aws, "ATTEMPTS", 3)
     monkeypatch.setattr(queuery, "ANSWER_SECONDS", 1)
+    monkeypatch.setattr(mysql_session, "ANSWER_SECONDS", 1.0)
     monkeypatch.setattr(mysql_session, "REDO_SECONDS", 3.0)
     monkeypatch.setattr(wire_settings, "CONNECT_SECONDS", 1)
     monkeypatch.setattr(wire_settings, "SLACK_SECONDS", 1)

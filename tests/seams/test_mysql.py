@@ -24,7 +24,7 @@ from mlbatch.connectors.mysql.address import (
     scalar,
 )
 from mlbatch.connectors.mysql.faults import ROLLED_BACK, UNDONE
-from mlbatch.connectors.mysql.session import MysqlPartSession
+from mlbatch.connectors.mysql.session import REDO_SECONDS, MysqlPartSession
 from mlbatch.connectors.mysql.sink import MysqlSink
 from mlbatch.connectors.mysql.statements import Way, delete, load, upsert
 from mlbatch.connectors.mysql.text import load_text, value_lists
@@ -226,6 +226,13 @@ def test_a_position_waits_for_what_an_older_connection_still_does(sink, run, mys
         assert session.position(0).done == 2
         session.close()
         timer.join()
+
+
+def test_a_batch_that_gets_no_answer_is_tried_elsewhere_in_time(run, mysql_address):
+    with closing(MysqlPartSession(mysql_address, TABLE, run)) as session:
+        session.position(0)
+        assert 2 * session._connection._read_timeout < REDO_SECONDS
+        assert 2 * session._connection._write_timeout < REDO_SECONDS
 
 
 def test_a_take_over_during_the_outage_is_noticed(sink, run, mysql_address):

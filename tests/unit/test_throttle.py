@@ -94,13 +94,33 @@ def test_a_pause_holds_before_the_first_write():
 
 def test_long_transactions_get_fewer_rows_and_quick_ones_more_again():
     pace = Pace(1_024, 0.5)
-    steps = ((0.6, 512), (2.0, 256), (0.4, 256), (0.1, 512), (0.1, 1_024), (0.1, 1_024))
+    steps = ((1.2, 512), (0.6, 256), (0.4, 256), (0.3, 320), (0.3, 400), (0.4, 400), (0.1, 500))
     for seconds, rows in steps:
         pace.took(seconds, pace.rows)
         assert pace.rows == rows
     for _ in range(20):
-        pace.took(9.0, pace.rows)
+        pace.took(pace.rows / 50, pace.rows)
     assert pace.rows == LEAST_ROWS
+
+
+def test_transactions_grow_again_after_a_slow_moment():
+    pace = Pace(8_192, 0.5)
+    pace.took(0.6, 8_192)
+    pace.took(0.5, 4_096)
+    for _ in range(4):
+        pace.took(0.35 * pace.rows / 8_192, pace.rows)
+    assert pace.rows == 8_192
+
+
+def test_fewer_rows_are_no_help_where_a_transaction_itself_is_slow():
+    """Replicas that have to confirm, a slow disk: 64 rows would take as long as 8,192."""
+    pace, clock, rows = Pace(8_192, 0.5), 0.0, 0
+    while rows < 100_000:
+        seconds, done = 0.55 + pace.rows * 2e-5, pace.rows
+        pace.took(seconds, done)
+        clock, rows = clock + seconds, rows + done
+    best = 8_192 / (0.55 + 8_192 * 2e-5)
+    assert rows / clock > 0.7 * best
 
 
 def test_a_small_batch_that_was_quick_tells_nothing():

@@ -16,7 +16,7 @@ from mlbatch.errors import TemporaryError
 
 CONNECT_SECONDS = 10
 ANSWER_SECONDS = 120
-"""A statement that takes longer counts as lost. A batch takes well under a second."""
+"""A statement that takes longer counts as lost."""
 LOAD_CHUNK_BYTES = 1 << 19
 """Half of the smallest max_allowed_packet that is met: a longer packet ends the connection."""
 
@@ -101,6 +101,7 @@ def connect(
     comes; callers translate.
     """
     tls: dict[str, Any] = {"ssl_disabled": True}
+    answer_seconds = answer_seconds or ANSWER_SECONDS
     if address.verify_tls:
         tls = {"ssl": ssl.create_default_context(cafile=address.ca)}
     connection = LoadingConnection(
@@ -112,8 +113,8 @@ def connect(
         charset="utf8mb4",
         autocommit=True,
         connect_timeout=CONNECT_SECONDS,
-        read_timeout=answer_seconds or ANSWER_SECONDS,
-        write_timeout=ANSWER_SECONDS,
+        read_timeout=answer_seconds,
+        write_timeout=min(answer_seconds, ANSWER_SECONDS),
         local_infile=address.local_infile,
         program_name="mlbatch",
         **tls,

@@ -39,6 +39,8 @@ from mlbatch.throttle import Pressure
 
 REDO_SECONDS = 90.0
 """How long a batch is tried: Aurora's fail-over takes 30 to 60 s."""
+ANSWER_SECONDS = 30.0
+"""A batch's statement that takes longer counts as lost: time is left to try it elsewhere."""
 _DEPRECATED_SYNTAX = 1287
 _NOT_HEEDED = "throttle.history_length is not heeded; grant the user PROCESS"
 _log = logging.getLogger("mlbatch")
@@ -48,6 +50,10 @@ Result = TypeVar("Result")
 
 class _AgainError(Exception):
     """Nothing is known to be wrong with the batch itself."""
+
+
+def _connect(address: MysqlAddress) -> LoadingConnection:
+    return connect_to_writer(address, answer_seconds=ANSWER_SECONDS)
 
 
 class MysqlPartSession:
@@ -62,7 +68,7 @@ class MysqlPartSession:
         *,
         lag_query: str | None = None,
         tells_history: bool = False,
-        open_connection: Callable[[MysqlAddress], LoadingConnection] = connect_to_writer,
+        open_connection: Callable[[MysqlAddress], LoadingConnection] = _connect,
     ) -> None:
         """Nothing is opened yet; without ``way``, each connection is asked which one it allows."""
         self._address, self._table, self._run = address, table, run
