@@ -44,6 +44,13 @@ _MLFLOW_LOG_IN = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
 _THIS_MACHINE = ("127.0.0.1", "::1", "localhost")
 
 
+def _own_cores() -> int:
+    """Cores that this process may use, which may be fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def _refuse_clear_text(tls: str, host: str | None) -> None:
     if tls == "off" and host not in (*_THIS_MACHINE, None):
         raise ValueError(f"tls may be off only for this machine, not for {host}")
@@ -259,7 +266,7 @@ class Settings(BaseSettings):
 
     root: Path
     profile: str = "default"
-    workers: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1)
+    workers: int = Field(default_factory=_own_cores, ge=1)
     """Processes that score parts."""
     warehouse: WarehouseSettings = DuckdbSettings()
     storage: StorageSettings = FolderSettings()

@@ -180,7 +180,11 @@ def output_columns(select: exp.Query, *, file: Path | str | None = None) -> tupl
             message = f"the output column `{item.sql(DIALECT)}` has no name"
             hint = "give it one: ... AS name"
             raise DeclarationError(message, hint=hint, file=file, line=_line(item))
-        name = _folded(item)
+        name = item.alias_or_name.lower()
+        if item.alias_or_name != name and _is_quoted(item):
+            message = f"the output column {item.alias_or_name!r} has capital letters"
+            hint = f"Redshift folds them even in quotes: name it {name!r}"
+            raise DeclarationError(message, hint=hint, file=file, line=_line(item))
         if name in names:
             message = f"the output column {name!r} appears twice"
             raise DeclarationError(message, hint="rename one", file=file, line=_line(item))
@@ -188,10 +192,9 @@ def output_columns(select: exp.Query, *, file: Path | str | None = None) -> tupl
     return tuple(names)
 
 
-def _folded(item: exp.Expr) -> str:
+def _is_quoted(item: exp.Expr) -> bool:
     identifier = item.args.get("alias") if isinstance(item, exp.Alias) else item.this
-    quoted = isinstance(identifier, exp.Identifier) and bool(identifier.args.get("quoted"))
-    return item.alias_or_name if quoted else item.alias_or_name.lower()
+    return isinstance(identifier, exp.Identifier) and bool(identifier.args.get("quoted"))
 
 
 def placeholders(select: exp.Expr) -> tuple[str, ...]:

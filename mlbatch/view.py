@@ -59,6 +59,10 @@ class View:
     def check_source(self, found: pa.Schema) -> None:
         """Compare the declared types with what the warehouse gives; DeclarationError on drift."""
         for column in self.columns:
+            if column.name not in found.names:
+                message = f"the warehouse gives no column {self.name}.{column.name}"
+                hint = f"it gives {', '.join(found.names)}; mend {self.query.file}"
+                raise self.place.error(message, hint=hint, column=column.name)
             given = found.field(column.name).type
             if not any(test(column.type) and test(given) for test in _FAMILIES):
                 message = (

@@ -11,7 +11,7 @@ import os
 import re
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -127,13 +127,10 @@ class SqliteSink:
         names = ", ".join(quote_identifier(name) for name in table.schema.names)
         order = ", ".join(quote_identifier(name) for name in table.key)
         query = f"SELECT {names} FROM {quote_identifier(table.name)}{where} ORDER BY {order}"  # noqa: S608
-        connection = _connect(self.path)
-        try:
+        with _translated(self.path), closing(_connect(self.path)) as connection:
             cursor = connection.execute(query, () if run_no is None else (run_no,))
             while rows := cursor.fetchmany(FETCH_ROWS):
                 yield to_arrow(rows, table.schema)
-        finally:
-            connection.close()
 
 
 def _copy_indexes(connection: Connection, name: str, like: str) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import socket
 import ssl
 import struct
 import threading
 import time
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta, timezone
 from datetime import time as time_of_day
 from decimal import Decimal, localcontext
@@ -16,11 +18,14 @@ from decimal import Decimal, localcontext
 import pytest
 import redshift_connector
 
+from mlbatch.connectors.password import FixedPassword
+from mlbatch.connectors.redshift.wire import Wire
 from mlbatch.devstack.certificates import make_certificates
 from mlbatch.devstack.redshift.faults import Fault
 from mlbatch.devstack.redshift.refusal import Refusal
 from mlbatch.devstack.redshift.session import Session
 from mlbatch.devstack.redshift.wire import WireServer
+from mlbatch.errors import MlbatchError
 
 
 def connect(face, **changed):
@@ -371,6 +376,18 @@ def test_tls_checks_the_authority_and_the_name(secured, monkeypatch):
     for face in (other, right):
         with pytest.raises(redshift_connector.Error), connect(face, **verified):
             pass
+
+
+def test_certificates_of_the_warehouse_are_trusted_for_it_alone(secured):
+    face, files = secured("localhost")
+    before = os.environ.get("SSL_CERT_FILE")
+    wire = Wire("localhost", face.port, "dev", "awsuser", FixedPassword("sesame"), ca=files.ca)
+    assert wire.run(["SELECT 1 AS one"]).to_pylist() == [{"one": 1}]
+    assert os.environ.get("SSL_CERT_FILE") == before
+    other, _ = secured("localhost", "127.0.0.1")
+    with pytest.raises(MlbatchError, match="localhost"):
+        replace(wire, port=other.port).run(["SELECT 1 AS one"])
+    assert os.environ.get("SSL_CERT_FILE") == before
 
 
 def test_a_server_without_a_certificate_says_so(face):

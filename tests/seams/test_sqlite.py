@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 
 import pytest
+from test_sink import TABLE
 
 from mlbatch.connectors.sqlite import SqliteSink
 from mlbatch.errors import RunFailed, TemporaryError
@@ -27,3 +28,12 @@ def test_a_file_that_is_no_database_is_named(tmp_path):
     (tmp_path / "x.db").write_text("no database, but long enough to look like one " * 20)
     with pytest.raises(RunFailed, match="not a database"):
         SqliteSink(tmp_path / "x.db").ledger().runs()
+
+
+def test_a_file_that_cannot_be_read_is_told_in_our_words(tmp_path):
+    sink = SqliteSink(tmp_path / "y.db")
+    sink.ledger()
+    sink.path.write_text("no database, but long enough to look like one " * 20)
+    for read in (lambda: sink.checksum(TABLE, 1), lambda: sink.rows(TABLE).read_all()):
+        with pytest.raises(RunFailed, match="not a database"):
+            read()

@@ -23,7 +23,7 @@ def run():
         for setting in CONNECTION_SETTINGS:
             made.execute(setting)
         made.execute(
-            'CREATE TABLE t (id BIGINT, "Mixed Case" VARCHAR, seen TIMESTAMP, gone TIMESTAMP)'
+            'CREATE TABLE t (id BIGINT, "mixed case" VARCHAR, seen TIMESTAMP, gone TIMESTAMP)'
         )
         made.execute("CREATE TABLE labels (id BIGINT, label VARCHAR)")
         for number in range(1, 5):
@@ -36,7 +36,7 @@ def run():
         yield lambda sql: made.sql(to_duckdb(sql)).to_arrow_table()
 
 
-QUERY = FeatureQuery.parse('SELECT id, "Mixed Case", seen, gone FROM t')
+QUERY = FeatureQuery.parse('SELECT id, "mixed case", seen, gone FROM t')
 
 
 def ids(table):
@@ -60,8 +60,8 @@ def test_bounds_are_written_in_the_cursor_s_zone(run):
 
 
 def test_columns_are_projected_by_name(run):
-    table = run(QUERY.windowed(Window(), cursor="seen", columns=["Mixed Case", "id"]))
-    assert table.column_names == ["Mixed Case", "id"]
+    table = run(QUERY.windowed(Window(), cursor="seen", columns=["mixed case", "id"]))
+    assert table.column_names == ["mixed case", "id"]
 
 
 def test_the_newest_row_of_a_key_is_kept_and_rows_without_one_stay(run):
@@ -146,14 +146,14 @@ def test_training_rows_come_in_the_order_of_a_hash(run):
         QUERY,
         labels,
         key=("id",),
-        split_by=("id", "Mixed Case"),
+        split_by=("id", "mixed case"),
         cursor="seen",
         tombstone="gone",
-        feature_columns=["id", "Mixed Case"],
+        feature_columns=["id", "mixed case"],
         label="label",
     )
     table = run(select)
-    assert table.column_names == ["id", "Mixed Case", "label", "mlbatch_order", "mlbatch_split"]
+    assert table.column_names == ["id", "mixed case", "label", "mlbatch_order", "mlbatch_split"]
     order = table["mlbatch_order"].to_pylist()
     assert order == sorted(order)
     assert table["id"].to_pylist() != sorted(table["id"].to_pylist())

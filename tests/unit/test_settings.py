@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ def root(tmp_path, monkeypatch):
 def test_an_empty_file_is_a_project(tmp_path):
     (tmp_path / "mlbatch.toml").touch()
     settings = load_settings(tmp_path)
-    assert settings.workers >= 1
+    assert settings.workers == len(os.sched_getaffinity(0))
     assert settings.path(settings.sink.path) == tmp_path / ".mlbatch/outputs.db"
     assert settings.path(Path("/x")) == Path("/x")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -68,7 +69,7 @@ def refused(sqlstate: str, said: str, where: str) -> MlbatchError:
     if sqlstate == "57014":
         hint = "somebody cancelled it, or a limit of time or of the queue's rules did"
         return RunFailed(f"{where}: {first}", hint=hint)
-    if sqlstate in _PASSING or "1023" in first or "being resized" in first:
+    if sqlstate in _PASSING or _SERIALIZABLE.match(first) or "being resized" in first:
         return TemporaryError(f"{where}: {first}", hint="try again; nothing was lost")
     return RunFailed(f"{where}: {first}")
 
@@ -76,13 +77,14 @@ def refused(sqlstate: str, said: str, where: str) -> MlbatchError:
 def sqlstate_in(said: str) -> str:
     """The SQLSTATE that the Data API's error text stands for: it tells words only."""
     for words, state in _WORDS:
-        if words in said:
+        if re.search(words, said):
             return state
     return ""
 
 
+# Buckets, roles and users that do not exist are nobody's query.
 _WORDS = (
-    ("does not exist", "42P01"),
+    (r"\b(relation|column|schema|function|type|operator)\b.* does not exist", "42P01"),
     ("syntax error", "42601"),
     ("permission denied", "42501"),
     ("Limit clause", "0A000"),
@@ -90,6 +92,8 @@ _WORDS = (
     ("statement timeout", "57014"),
     ("Serializable isolation", "40001"),
 )
+_SERIALIZABLE = re.compile(r"1023\b")
+"""All that Redshift says of it in an error's first line."""
 
 ARROW = {
     "bool": pa.bool_(),

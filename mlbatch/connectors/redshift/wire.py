@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,7 +73,8 @@ class Wire:
     @contextlib.contextmanager
     def _connected(self) -> Iterator[Any]:
         try:
-            connection = redshift_connector.connect(**self._arguments())
+            with _trusted(self.ca):
+                connection = redshift_connector.connect(**self._arguments())
         except TimeoutError as error:
             message = f"{self}: no answer within {CONNECT_SECONDS} s"
             raise TemporaryError(message, hint=advice(error, _PLACE, _AGAIN)) from error
@@ -95,9 +97,6 @@ class Wire:
             # An unknown mode would be ignored by the driver, and verify-ca is its default.
             **({"ssl": True, "sslmode": "verify-full"} if self.verify_tls else {"ssl": False}),
         }
-        if self.ca is not None:
-            # The driver trusts the system's certificates and knows no other way to name one.
-            os.environ["SSL_CERT_FILE"] = str(self.ca)
         if self.password is not None:
             return {**common, "user": self.user, "password": self.password()}
         return {
@@ -138,6 +137,27 @@ class Wire:
         return TemporaryError(f"{self}: {said}{why}", hint=advice(error, _PLACE, _AGAIN))
 
 
+@contextlib.contextmanager
+def _trusted(ca: Path | None) -> Iterator[None]:
+    """The driver trusts the system's certificates and knows no other way to name one.
+
+    Afterwards all other connections of this process trust what they did.
+    """
+    if ca is None:
+        yield
+        return
+    with _CERTIFICATES:
+        before = os.environ.get("SSL_CERT_FILE")
+        os.environ["SSL_CERT_FILE"] = str(ca)
+        try:
+            yield
+        finally:
+            os.environ.pop("SSL_CERT_FILE")
+            if before is not None:
+                os.environ["SSL_CERT_FILE"] = before
+
+
+_CERTIFICATES = threading.Lock()
 _OIDS = {
     16: "bool",
     20: "int8",
