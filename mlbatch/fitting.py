@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -26,6 +26,7 @@ from mlbatch.calibration import Sigmoid, Temperature, choose_threshold
 from mlbatch.errors import UsageError
 from mlbatch.evaluation import Evaluation, evaluate
 from mlbatch.model import Label, TrainedModel, decision_values, declared_order
+from mlbatch.seeds import learning_with, seeded
 from mlbatch.weights import Occurring, quicken, slim
 
 _SLICE = 0.2
@@ -183,9 +184,11 @@ class _Learner:
     def __init__(self, build: Callable[[], Pipeline], plan: Plan, counts: _Counts) -> None:
         self._plan, self._counts = plan, counts
         self._pipeline = build()
-        self.final = _seeded(self._pipeline[-1], plan.seed)
+        self.final = learning_with(plan.seed, self._pipeline[-1], len(plan.classes))
         count = 0 if plan.folds == 1 else plan.folds
-        self._folds = [_seeded(build()[-1], plan.seed) for _ in range(count)]
+        self._folds = [
+            learning_with(plan.seed, build()[-1], len(plan.classes)) for _ in range(count)
+        ]
         self._random = np.random.default_rng(plan.seed)
         self._sorted_classes = np.array(sorted(plan.classes))
         # scikit-learn lets go of the interpreter while a linear model learns.
@@ -194,17 +197,23 @@ class _Learner:
 
     def close(self) -> None:
         """Nothing more is taught."""
-        self._threads.shutdown()
+        self._threads.shutdown(cancel_futures=True)
 
     def teach(self, batches: Iterable[LabelledBatch], epoch: int) -> EpochMetrics:
         """One pass over the rows that are not held out."""
         started = time.perf_counter()
         rows = right = taught = 0
+        under_way: list[Future[int]] = []
         for labels, split, features in self._taught(batches):
             rows += len(labels)
             fold = self._fold_of(split)
-            right += self._teach_batch(labels, fold, features, asked=bool(taught) or epoch > 1)
+            asked = bool(taught) or epoch > 1
+            coming = self._begin(under_way, labels, fold, features, asked=asked)
+            # A thread without work begins with the next batch before the other one is done.
+            right += sum(model.result() for model in under_way)
+            under_way = coming
             taught += int((fold != len(self._folds)).sum())
+        right += sum(model.result() for model in under_way)
         self.rows_taught = taught
         seconds = time.perf_counter() - started
         return EpochMetrics(epoch, rows, right / max(rows, 1), seconds)
@@ -225,19 +234,25 @@ class _Learner:
             fold = np.where(place < _SLICE, 0, _NO_FOLD)
         return np.where(place < 0, self._plan.folds, fold)
 
-    def _teach_batch(
+    def _begin(
         self,
+        before: Sequence[Future[int] | None],
         labels: np.ndarray,
         fold: np.ndarray,
         features: Any,  # noqa: ANN401
         *,
         asked: bool,
-    ) -> int:
-        """Teach every model; how many labels the final one knew before, if it is ``asked``."""
+    ) -> list[Future[int]]:
+        """Begin to teach every model, each after what is ``before``.
+
+        The final one's result is how many labels it knew, if it is ``asked``.
+        """
         weights = self._counts.weights(labels)
         order = self._random.permutation(len(labels))
 
-        def teach(number: int, classifier: Any) -> int:  # noqa: ANN401
+        def teach(number: int, classifier: Any, before: Future[int] | None) -> int:  # noqa: ANN401
+            if before is not None:
+                before.result()
             is_asked = asked and classifier is self.final
             right = int((classifier.predict(features) == labels).sum()) if is_asked else 0
             rows = order[fold[order] != number]
@@ -248,8 +263,12 @@ class _Learner:
             return right
 
         # The final model has the most to do, and begins.
-        models = [self.final, *self._folds]
-        return sum(self._threads.map(teach, [len(self._folds), *range(len(self._folds))], models))
+        models = [(len(self._folds), self.final), *enumerate(self._folds)]
+        last = before or [None] * len(models)
+        return [
+            self._threads.submit(teach, *model, taught)
+            for model, taught in zip(models, last, strict=True)
+        ]
 
     def decisions(self, batches: Iterable[LabelledBatch]) -> tuple[Decisions, Decisions]:
         """Decisions on rows that their model never saw: by the folds, and by the final model."""
@@ -285,11 +304,5 @@ class _Learner:
                 scores = calibration.probabilities(values)[:, 1]
                 threshold = choose_threshold(scores, index == 1, plan.threshold_recall)
         slim(self.final)
+        seeded(self.final, plan.seed)
         return TrainedModel(self._pipeline, plan.classes, calibration, threshold, plan.inputs)
-
-
-def _seeded(classifier: Any, seed: int) -> Any:  # noqa: ANN401
-    """Learning twice from the same rows gives the same model."""
-    if "random_state" in classifier.get_params():
-        classifier.set_params(random_state=seed)
-    return classifier

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from time import sleep
+
 import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
@@ -73,6 +75,30 @@ def test_each_row_is_decided_once_by_the_fold_that_never_saw_it(folds):
     for fold in others:
         assert fold.taught_ == REST - set(fold.decided_)
     assert sorted(row for fold in others for row in fold.decided_) == sorted(REST)
+
+
+class Slow(SGDClassifier):
+    """Notes the batches that it is taught; the final model takes its time over the first."""
+
+    def partial_fit(self, features, labels, classes=None, sample_weight=None):
+        seen = self.__dict__.setdefault("seen_", [])
+        if not seen:
+            sleep(0.02 * self.eta0)
+        super().partial_fit(features, labels, classes, sample_weight)
+        seen.append(features.indices.min() // BATCH_ROWS)
+        return self
+
+
+def test_each_model_is_taught_batch_after_batch_however_long_another_takes():
+    made = []
+
+    def build():
+        made.append(Slow(loss="log_loss", eta0=10 if not made else 1))
+        return Pipeline([("own", FunctionTransformer(own_feature)), ("slow", made[-1])])
+
+    fit(build, batches, Plan(classes=(False, True), inputs=("row",), epochs=2, folds=3))
+    order = list(range(-(-ROWS // BATCH_ROWS))) * 2
+    assert [model.seen_ for model in made] == [order] * 4
 
 
 def test_one_fold_is_one_model_and_a_slice_that_it_never_sees():

@@ -58,6 +58,7 @@ def test_what_is_learnt_is_the_same_to_the_bit(narrowed, whole, options):
     assert np.array_equal(one.coef_, other.coef_)
     assert np.array_equal(one.intercept_, other.intercept_)
     assert found.model.calibration == wanted.model.calibration
+    assert one.random_state == other.random_state == 0
     assert found.evaluation.metrics() == wanted.evaluation.metrics()
 
 
