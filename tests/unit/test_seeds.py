@@ -50,6 +50,12 @@ def test_a_generator_is_as_new_whatever_was_drawn_from_it():
         assert np.array_equal(made.normal(size=5), new.normal(size=5))
 
 
+def test_whoever_asks_otherwise_is_given_numbers():
+    assert LabelGenerators(7).randint(1000) == np.random.RandomState(7).randint(1000)
+    found = LabelGenerators(7).randint(0, 1000, size=3)
+    assert np.array_equal(found, np.random.RandomState(7).randint(0, 1000, size=3))
+
+
 @pytest.mark.parametrize(
     ("classifier", "labels"), [(SGDClassifier(), 2), (OfAnotherMaking(), 3), (MultinomialNB(), 3)]
 )
