@@ -22,7 +22,7 @@ _COMMANDS = {
     "register": ("mlbatch.cli.work", "Register a fitted model that the registry did not take."),
     "switch": ("mlbatch.cli.switch", "Bring a table to another model, or back, in one step."),
     "list": ("mlbatch.cli.look", "The project's jobs, and what is wrong with them."),
-    "show": ("mlbatch.cli.look", "One job: features, output table, models, last runs."),
+    "show": ("mlbatch.cli.show", "One job: features, output table, models, last runs."),
     "status": ("mlbatch.cli.look", "Every job: fresh, running, left unfinished."),
     "reconcile": ("mlbatch.cli.mend", "Find and mend what the delta cannot have seen."),
     "retry": ("mlbatch.cli.mend", "Predict rows again that were quarantined."),
