@@ -99,6 +99,17 @@ def test_what_was_left_is_finished_and_then_the_slot_that_was_asked_for(served, 
     assert facts["finished_first"] == []
 
 
+def test_what_was_left_is_finished_and_then_everything_is_read_again(served, mlbatch):
+    load(served, [note(909)])
+    killed_at(served, "after_create", "run", "toy", "--mode", "infer")
+    assert (
+        "Then    everything again, by the same command" in mlbatch("plan", "toy", "--full").stdout
+    )
+    facts = json.loads(mlbatch("run", "toy", "--mode", "infer", "--full", "--json").stdout)
+    (before,) = facts["finished_first"]
+    assert (before["kind"], facts["kind"], facts["rows_written"]) == ("delta", "full", 201)
+
+
 def test_both_runs_are_told_to_machines_and_a_quarantine_in_either(served, mlbatch):
     load(served, [note(903, "x" * 10_001)])
     killed_at(served, "after_create", "run", "toy", "--mode", "infer", "--slot", "2026-01-08")
