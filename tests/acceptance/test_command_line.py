@@ -228,6 +228,7 @@ def test_a_table_comes_to_a_new_model_and_back(mlbatch, project, monkeypatch):
         (("runn",), "No such command 'runn'.\nhint: did you mean `run`?"),
         (("run", "toy", "--profile", "tiny"), "hint: it stands before the command"),
         (("show",), "hint: mlbatch list names the jobs"),
+        (("register", "toy"), "hint: the error of the training whose model was not registered"),
         (("run", "toy", "--mode", "infer", "--until", "tomorrow"), "is not an instant"),
         (("run", "toy", "--mode", "infer", "--until", "2026-01-01"), "no time zone"),
         (("run", "toy", "--mode", "infer", "--slot", "2999-01-01"), "in the future"),
