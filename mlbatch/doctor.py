@@ -15,6 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from mlbatch.errors import ExitCode, MlbatchError
 from mlbatch.job import Job
 from mlbatch.rehearsal import rehearse
+from mlbatch.reporting import counted
 from mlbatch.tools import Tools
 from mlbatch.unloading import take_snapshot
 
@@ -101,12 +102,12 @@ def _unload(tools: Tools) -> str:
     """The whole way of features: the warehouse writes a row to the storage, we read it there."""
     prefix = f"{tools.storage.prefix}mlbatch/_doctor/{tools.new_id()}/"
     snapshot = take_snapshot(tools.warehouse, tools.storage, "SELECT 1 AS one", prefix)
-    return f"{snapshot.rows} row through {prefix}"
+    return f"{counted(snapshot.rows, 'row')} through {prefix}"
 
 
 def _ledger(tools: Tools) -> str:
     runs, unfinished = tools.sink.ledger().count()
-    return f"{runs} runs, {unfinished} unfinished"
+    return f"{counted(runs, 'run')}, {unfinished} unfinished"
 
 
 def _job(job: type[Job], tools: Tools) -> str:

@@ -171,13 +171,28 @@ def spell(span: timedelta) -> str:
     return f"{seconds} s"
 
 
-def check_slot(text: str, today: date) -> str:
-    """A slot is a calendar day, ``YYYY-MM-DD``, that has begun; anything else raises UsageError."""
+def answers(run: Run, request: Request) -> bool:
+    """Whether ``run``, left by an earlier start and finished now, is what ``request`` asks for.
+
+    A slot is asked for as `slot_day` gives it.
+    """
+    if request.slot is not None:
+        return run.new.slot == request.slot
+    return not request.full or run.new.kind in (RunKind.BACKFILL, RunKind.FULL)
+
+
+def slot_day(text: str) -> date:
+    """The calendar day of a slot, ``YYYY-MM-DD``; anything else raises UsageError."""
     try:
-        day = date.fromisoformat(text)
+        return date.fromisoformat(text)
     except ValueError as error:
         message = f"the slot {text!r} is not a day: {error}"
         raise UsageError(message, hint="write it as 2026-11-23") from error
+
+
+def check_slot(text: str, today: date) -> str:
+    """A slot is a day that has begun; anything else raises UsageError."""
+    day = slot_day(text)
     if day > today:
         message = f"the slot {text} is in the future (the warehouse says {today})"
         raise UsageError(message, hint="a slot names the day whose data is processed")

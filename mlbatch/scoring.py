@@ -44,8 +44,6 @@ class Scorer:
     model: Predictor
     pin: ModelPin
     run_no: int
-    repairs: bool = False
-    """Whether rows may be marked as gone, see `mlbatch.job.required_columns`."""
 
     def score(self, batch: pa.RecordBatch, part_number: int, low: int) -> BatchCommit:
         """Predict ``batch``, which starts at row ``low`` of its part, and say what to commit."""

@@ -56,22 +56,27 @@ class PartWorker:
             if task.surrender is not None:
                 return set_part_aside(task, session, self.storage, self.job)
             new = self.run.new
-            repairs = new.kind is RunKind.REPAIR
-            scorer = Scorer(self.job, self.load(), new.model, self.run.run_no, repairs)
+            scorer = Scorer(self.job, self.load(), new.model, self.run.run_no)
+            # In a repair, rows may be marked as gone.
+            schema = required_schema(self.job, repairs=new.kind is RunKind.REPAIR)
             if task.trial is not None:
-                return try_a_row(task, session, self.storage, scorer, task.trial)
-            return score_part(task, session, self.storage, scorer, limits=self.limits)
+                return try_a_row(task, session, self.storage, scorer, schema, task.trial)
+            return score_part(task, session, self.storage, scorer, schema, limits=self.limits)
 
 
 def try_a_row(
-    task: PartTask, session: PartSession, storage: Storage, scorer: Scorer, rows: tuple[int, int]
+    task: PartTask,
+    session: PartSession,
+    storage: Storage,
+    scorer: Scorer,
+    schema: pa.Schema,
+    rows: tuple[int, int],
 ) -> PartOutcome:
     """Predict the first of ``rows`` that can be, and commit nothing: did the process survive it?
 
     Raises what `score_part` raises.
     """
     part, (start, stop) = session.position(task.part_number).part, rows
-    schema = required_schema(scorer.job, repairs=scorer.repairs)
     with storage.open(part.file_uri, etag=part.etag) as file:
         batches = read_part(file, part, schema, start=start, stop=stop, batch_rows=1)
         # Rows that are judged bad, or deleted, never reach the model and prove nothing.
@@ -86,6 +91,7 @@ def score_part(
     session: PartSession,
     storage: Storage,
     scorer: Scorer,
+    schema: pa.Schema,
     *,
     batch_rows: int | None = None,
     limits: Limits = Limits(),  # noqa: B008  a value
@@ -101,7 +107,6 @@ def score_part(
     part, done = state.part, state.done
     rows = batch_rows or suitable_rows(part)
     stages, polite = _Stages(), _Polite(session, limits, rows)
-    schema = required_schema(scorer.job, repairs=scorer.repairs)
     with (
         storage.open(part.file_uri, etag=part.etag) as file,
         WriteBehind(stages.timing("write", polite.commit)) as writer,

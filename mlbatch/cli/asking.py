@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import date, datetime
-from typing import TYPE_CHECKING, Any
+from datetime import datetime
+from typing import Any
 
 import click
 
 from mlbatch.errors import UsageError
+from mlbatch.planner import slot_day
 from mlbatch.window import utc
-
-if TYPE_CHECKING:
-    from mlbatch.ledger import Run
 
 
 def _instant(_: click.Context, __: click.Parameter, value: str | None) -> datetime | None:
@@ -25,8 +23,17 @@ def _instant(_: click.Context, __: click.Parameter, value: str | None) -> dateti
         raise UsageError(message, hint="write it as 2026-11-23T04:00:00+09:00") from error
 
 
+def _slot(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    """One day is one slot, however it is written."""
+    return None if value is None else slot_day(value).isoformat()
+
+
 _REQUEST_OPTIONS = (
-    click.option("--full", is_flag=True, help="Read everything again, not only the delta."),
+    click.option(
+        "--full",
+        is_flag=True,
+        help="Read everything again, not only the delta; after what was left.",
+    ),
     click.option("--in-place", is_flag=True, help="Let a new model rewrite the table that serves."),
     click.option(
         "--until",
@@ -37,6 +44,7 @@ _REQUEST_OPTIONS = (
     click.option(
         "--slot",
         metavar="YYYY-MM-DD",
+        callback=_slot,
         help="Logical date from the scheduler: done once per date, after what was left.",
     ),
     click.option("--supersede", is_flag=True, help="Give an unfinished run up and start anew."),
@@ -49,8 +57,3 @@ def with_request(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed(_REQUEST_OPTIONS):
         command = option(command)
     return command
-
-
-def is_of_slot(run: Run, slot: str | None) -> bool:
-    """Whether ``run`` does what was asked for with ``slot``, a day however written; no slot is any."""
-    return slot is None or run.new.slot == date.fromisoformat(slot).isoformat()

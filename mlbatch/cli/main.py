@@ -22,7 +22,7 @@ _COMMANDS = {
     "register": ("mlbatch.cli.work", "Register a fitted model that the registry did not take."),
     "switch": ("mlbatch.cli.switch", "Bring a table to another model, or back, in one step."),
     "list": ("mlbatch.cli.look", "The project's jobs, and what is wrong with them."),
-    "show": ("mlbatch.cli.look", "One job: features, output table, models, last runs."),
+    "show": ("mlbatch.cli.show", "One job: features, output table, models, last runs."),
     "status": ("mlbatch.cli.look", "Every job: fresh, running, left unfinished."),
     "reconcile": ("mlbatch.cli.mend", "Find and mend what the delta cannot have seen."),
     "retry": ("mlbatch.cli.mend", "Predict rows again that were quarantined."),
@@ -123,12 +123,18 @@ def main() -> None:
     sys.exit(int(code or 0))
 
 
+_MISSING = {
+    "job": "mlbatch list names the jobs",
+    "training": "the error of the training whose model was not registered names it",
+}
+
+
 def _hint(error: click.ClickException) -> str | None:
     """What click's own words leave open to whoever meets these commands first."""
     if isinstance(error, click.NoSuchOption) and error.option_name == "--profile":
         return "it stands before the command: mlbatch --profile NAME COMMAND"
-    if isinstance(error, click.MissingParameter) and error.param and error.param.name == "job":
-        return "mlbatch list names the jobs"
+    if isinstance(error, click.MissingParameter) and error.param:
+        return _MISSING.get(str(error.param.name))
     typed = str(getattr(error, "command_name", ""))
     near = get_close_matches(typed, _COMMANDS, n=1)
     return f"did you mean `{near[0]}`?" if near else None

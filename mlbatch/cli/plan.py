@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlbatch.cli.answer import tell
-from mlbatch.cli.asking import is_of_slot, with_request
+from mlbatch.cli.asking import with_request
 from mlbatch.cli.session import Session
 from mlbatch.errors import ExitCode
 from mlbatch.inference import Preview, preview
 from mlbatch.ledger import RunKind
-from mlbatch.planner import Request
+from mlbatch.planner import Request, answers
 from mlbatch.reporting import counted, expected_seconds
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def _facts(
     rows = probe.rows if probe else None
     seconds = None if rows is None else expected_seconds(rows, found.runs)
     model = plan.resume.new.model if plan.resume else found.model
-    goes_on = plan.resume is not None and not is_of_slot(plan.resume, request.slot)
+    goes_on = plan.resume is not None and not answers(plan.resume, request)
     return {
         "schema": "mlbatch.plan/1",
         "job": job,
@@ -82,6 +82,7 @@ def _facts(
         "nothing_to_do": plan.done is not None,
         "resumes": plan.resume.run_id if plan.resume else None,
         "then_slot": request.slot if goes_on else None,
+        "then_full": goes_on and request.full,
         "held_by": str(holder) if holder else None,
     }
 
@@ -112,8 +113,9 @@ def _text(facts: dict[str, Any], job: type[Job], command: str) -> str:
 def _reading(facts: dict[str, Any], job: type[Job]) -> list[str]:
     if facts["resumes"]:
         lines = [f"Resume  run {facts['resumes']}: its window, model and parts are its own"]
-        then = facts["then_slot"]
-        return [*lines, f"Then    slot {then}, by the same command"] if then else lines
+        slot = f"slot {facts['then_slot']}" if facts["then_slot"] else None
+        then = slot or ("everything again" if facts["then_full"] else None)
+        return [*lines, f"Then    {then}, by the same command"] if then else lines
     parts = "" if facts["parts"] is None else f", about {counted(facts['parts'], 'part')}"
     overlaps = facts["kind"] == RunKind.DELTA and facts["newer"] is not None
     newer = f"; {facts['newer']:,} newer than the watermark" if overlaps else ""

@@ -11,11 +11,11 @@ import click
 from click.core import ParameterSource
 
 from mlbatch.cli.answer import error_facts, show_error, tell
-from mlbatch.cli.asking import is_of_slot, with_request
+from mlbatch.cli.asking import with_request
 from mlbatch.cli.session import Session
 from mlbatch.errors import ExitCode, GateRefused, UsageError
 from mlbatch.inference import Inference, infer
-from mlbatch.planner import Request
+from mlbatch.planner import Request, answers
 from mlbatch.registering import Registered, register
 from mlbatch.reporting import counted
 
@@ -73,12 +73,12 @@ def run_command(
 def _runs(
     job: type[Job], request: Request, tools: Tools, model: str
 ) -> Iterator[tuple[Inference, float]]:
-    """What was left, and then the slot that was asked for; each with the seconds that it took."""
+    """What was left, and then what was asked for; each with the seconds that it took."""
     goes_on = True
     while goes_on:
         started = time.monotonic()
         ended = infer(job, request, tools, model=model)
-        goes_on = ended.plan.resume is not None and not is_of_slot(ended.run, request.slot)
+        goes_on = ended.plan.resume is not None and not answers(ended.run, request)
         yield ended, time.monotonic() - started
 
 
@@ -99,10 +99,12 @@ def _infer(runs: Iterator[tuple[Inference, float]], request: Request, *, as_json
 def _left(ended: Inference, request: Request) -> str:
     if ended.plan.resume is None:
         return ""
+    if not answers(ended.run, request):
+        asked = f"slot {request.slot}" if request.slot else "the full run"
+        return f"\n{_LEFT}; {asked} comes next.\n"
     if request.slot is None:
         return f"\n{_LEFT}; what you asked for beyond it takes another run."
-    own = is_of_slot(ended.run, request.slot)
-    return f"\n{_LEFT}." if own else f"\n{_LEFT}; slot {request.slot} comes next.\n"
+    return f"\n{_LEFT}."
 
 
 def _refuse_options_of_inference(context: click.Context) -> None:

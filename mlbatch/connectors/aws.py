@@ -26,7 +26,7 @@ from botocore.exceptions import (
     ConnectionError as NoConnectionError,
 )
 
-from mlbatch.connectors.unreached import advice
+from mlbatch.connectors.unreached import advice, unreached
 from mlbatch.errors import MlbatchError, RunFailed, SettingsError, TemporaryError
 
 CONNECT_SECONDS = 5
@@ -133,7 +133,8 @@ def aws_errors(what: str) -> Iterator[None]:
         raise SettingsError(f"{what}: {error}", hint="set the region or AWS_PROFILE") from error
     except (NoConnectionError, HTTPClientError, OSError) as error:
         message = f"{what}: no answer: {_first_line(error)}"
-        raise TemporaryError(message, hint=advice(error, _PLACE, _AGAIN)) from error
+        hint = advice(error, _PLACE, _AGAIN)
+        raise unreached(error, message, hint, "AWS_CA_BUNDLE") from error
     except BotoCoreError as error:
         raise RunFailed(f"{what}: {_first_line(error)}") from error
 

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlbatch.connectors.password import without_log_in
-from mlbatch.connectors.unreached import advice, reason
-from mlbatch.errors import MlbatchError, ModelTampered, RunFailed, TemporaryError
+from mlbatch.connectors.unreached import advice, reason, unreached
+from mlbatch.errors import MlbatchError, ModelTampered, RunFailed
 from mlbatch.tracking import CHAMPION, ModelVersion, TrainingRecord
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 DIGEST_TAG = "mlbatch.digest"
 RUN_TAG = "mlbatch.run_id"
 MODEL_PATH = "model"
+_TRUST = "REQUESTS_CA_BUNDLE"
 _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "GIT_PYTHON_REFRESH": "quiet",
@@ -219,7 +220,7 @@ def _translated(uri: str) -> Iterator[None]:
         raise _translate(error, uri) from error
     except OSError as error:
         message = without_log_in(f"MLflow at {uri}: {error}")
-        raise TemporaryError(message, hint=_advice(error, uri)) from error
+        raise unreached(error, message, _advice(error, uri), _TRUST) from error
 
 
 def _translate(error: Any, uri: str) -> MlbatchError:  # noqa: ANN401  imported lazily
@@ -227,7 +228,8 @@ def _translate(error: Any, uri: str) -> MlbatchError:  # noqa: ANN401  imported 
     if error.error_code in ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED"):
         # MLflow tells a screenful of a server that is not there, with the reason at its end.
         why = reason(error) or first
-        return TemporaryError(f"MLflow at {where} does not answer: {why}", hint=_advice(error, uri))
+        message = f"MLflow at {where} does not answer: {why}"
+        return unreached(error, message, _advice(error, uri), _TRUST)
     hint = f"look whether {_setting(uri)} names an MLflow server, and at that server's log"
     return RunFailed(f"MLflow at {where} refuses: {first}", hint=hint)
 

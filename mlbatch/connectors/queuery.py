@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 import stamina
 
 from mlbatch.connectors.polling import growing
-from mlbatch.connectors.unreached import advice
+from mlbatch.connectors.unreached import advice, unreached
 from mlbatch.errors import (
     MlbatchError,
     RunFailed,
@@ -343,7 +343,7 @@ def _translated(endpoint: str) -> Iterator[None]:
     except httpx.TransportError as error:
         message = f"Queuery at {endpoint}: {type(error).__name__}: {error}"
         hint = advice(error, "warehouse.endpoint", _AGAIN)
-        raise TemporaryError(message, hint=hint) from error
+        raise unreached(error, message, hint, "SSL_CERT_FILE") from error
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         message = f"Queuery at {endpoint} gives an answer that is not its protocol's: {error}"
         raise RunFailed(message) from error

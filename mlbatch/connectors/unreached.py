@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mlbatch.errors import causes
+from mlbatch.errors import MlbatchError, SettingsError, TemporaryError, causes
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,13 +14,28 @@ class _Reason:
     words: str
     look: str
     """``{}`` is the setting that names the server."""
+    lasts: bool = False
+    """Whether trying again cannot help."""
 
 
 _REASONS = (
     _Reason(
-        ("[SSL", "Server refuses SSL", "CERTIFICATE_VERIFY_FAILED"),
+        # The last is urllib3's own check of a host's name.
+        ("CERTIFICATE_VERIFY_FAILED", "certificate verify failed", "CertificateError"),
+        "its certificate does not verify",
+        "look at {}, at the host that the certificate names, and at who signed it",
+        lasts=True,
+    ),
+    _Reason(
+        ("UNEXPECTED_EOF", "EOF occurred", "BAD_RECORD_MAC"),
+        "TLS broke off",
+        "look at {}, and whether that server speaks TLS",
+    ),
+    _Reason(
+        ("[SSL", "Server refuses SSL"),
         "TLS failed",
-        "look at {}, whether that server speaks TLS, and who signed its certificate",
+        "look at {}, and whether that server speaks TLS, of which version",
+        lasts=True,
     ),
     _Reason(
         (
@@ -61,6 +76,23 @@ def advice(error: BaseException, setting: str, otherwise: str) -> str:
     """Where to look, ``setting`` being what names the server; ``otherwise`` where nobody can tell."""
     found = _found(error)
     return f"{found.look.format(setting)}; then {otherwise}" if found else otherwise
+
+
+def lasts(error: BaseException) -> bool:
+    """Whether no connection will come about until somebody mends the settings or the server."""
+    found = _found(error)
+    return found is not None and found.lasts
+
+
+def unreached(error: BaseException, message: str, hint: str, trust: str) -> MlbatchError:
+    """``message`` as what it is: temporary, or a matter of settings where it `lasts`.
+
+    ``trust`` names the variable by which the library trusts another authority.
+    """
+    if not lasts(error):
+        return TemporaryError(message, hint=hint)
+    known = f"{hint}; {trust} may name a file with an authority of your own"
+    return SettingsError(message, hint=known)
 
 
 def _found(error: BaseException) -> _Reason | None:

@@ -17,10 +17,11 @@ import pytest
 from mlbatch import Prediction
 from mlbatch.cli.devstack import down_command, up_command
 from mlbatch.cli.doctor import doctor_command
-from mlbatch.cli.look import list_command, show_command, status_command
+from mlbatch.cli.look import list_command, status_command
 from mlbatch.cli.main import _COMMANDS
 from mlbatch.cli.mend import reconcile_command, retry_command
 from mlbatch.cli.plan import plan_command
+from mlbatch.cli.show import show_command
 from mlbatch.cli.switch import switch_command
 from mlbatch.cli.work import register_command, run_command
 from mlbatch.errors import ExitCode

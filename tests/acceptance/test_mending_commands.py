@@ -99,6 +99,17 @@ def test_what_was_left_is_finished_and_then_the_slot_that_was_asked_for(served, 
     assert facts["finished_first"] == []
 
 
+def test_what_was_left_is_finished_and_then_everything_is_read_again(served, mlbatch):
+    load(served, [note(909)])
+    killed_at(served, "after_create", "run", "toy", "--mode", "infer")
+    assert (
+        "Then    everything again, by the same command" in mlbatch("plan", "toy", "--full").stdout
+    )
+    facts = json.loads(mlbatch("run", "toy", "--mode", "infer", "--full", "--json").stdout)
+    (before,) = facts["finished_first"]
+    assert (before["kind"], facts["kind"], facts["rows_written"]) == ("delta", "full", 201)
+
+
 def test_both_runs_are_told_to_machines_and_a_quarantine_in_either(served, mlbatch):
     load(served, [note(903, "x" * 10_001)])
     killed_at(served, "after_create", "run", "toy", "--mode", "infer", "--slot", "2026-01-08")
@@ -253,8 +264,11 @@ def test_doctor_says_what_to_mend_first(served, mlbatch):
     told = mlbatch("doctor", code=2).stdout
     assert "NO  job broken" in told
     assert "Mend what says NO, top first." in told
-    (broken / "job.py").unlink()
-    shutil.rmtree(broken)
+    found = json.loads(mlbatch("doctor", "--json", code=2).stdout)
+    assert (found["ok"], found["exit_code"], found["try_again"]) == (False, 2, False)
+    (ill,) = [check for check in found["checks"] if not check["ok"]]
+    assert (ill["check"], ill["exit_code"]) == ("job broken", 2)
+    assert f"{broken}/job.py:1" in ill["detail"]
 
 
 def test_doctor_tells_a_dead_warehouse_once(served, mlbatch):
@@ -263,8 +277,15 @@ def test_doctor_tells_a_dead_warehouse_once(served, mlbatch):
     assert sum(line.startswith("NO ") for line in told.splitlines()) == 1
     for name in ("clock", "unload", "job toy"):
         assert f"--  {name:<24} not looked at: it needs the warehouse" in told
-    assert f"ok  {'ledger':<24} 1 runs, 0 unfinished" in told
+    assert f"ok  {'ledger':<24} 1 run, 0 unfinished" in told
     assert "Mend what says NO, top first." in told
+    found = json.loads(mlbatch("doctor", "--json", code=1).stdout)["checks"]
+    assert [check["check"] for check in found if check["ok"] is False] == ["warehouse"]
+    assert [check["check"] for check in found if check["ok"] is None] == [
+        "clock",
+        "unload",
+        "job toy",
+    ]
 
 
 def test_status_tells_machines_what_it_tells_people(served, mlbatch):
@@ -287,12 +308,40 @@ def test_status_tells_machines_what_it_tells_people(served, mlbatch):
     tools.sink.ledger().release(lease, 8)
 
 
+def test_show_tells_machines_what_it_tells_people(served, mlbatch):
+    load(served, [note(321, "x" * 10_001)])
+    mlbatch("run", "toy", "--mode", "infer", code=4)
+    facts = json.loads(mlbatch("show", "toy", "--json").stdout)
+    assert (facts["schema"], facts["job"], facts["table"]) == ("mlbatch.show/1", "toy", "mood")
+    assert (facts["key"], facts["inputs"], facts["cursor"]) == (["note_id"], ["text"], "updated_at")
+    score = {"name": "score", "type": "double", "description": "How sure the model is."}
+    assert score in facts["columns"]
+    assert facts["gates"] == ["f1_macro at least 0.50"]
+    assert (facts["champion"], facts["generation"], facts["model_version"]) == (1, "g1", 1)
+    assert facts["champion_metrics"]["f1_macro"] > 0.5
+    assert (facts["other_generations"], facts["generations_dropped"]) == ([], 0)
+    delta, backfill = facts["runs"]
+    assert (delta["kind"], delta["rows_quarantined"], delta["parts_quarantined"]) == (
+        "delta",
+        1,
+        [],
+    )
+    (row,) = delta["first_quarantined"]
+    assert (row["key"], row["reason"]) == ("321", "too_long")
+    assert (backfill["kind"], backfill["first_quarantined"]) == ("backfill", [])
+
+
 def test_status_names_the_jobs_that_it_cannot_tell_of(served, mlbatch):
     (served / "jobs/broken").mkdir()
     (served / "jobs/broken/job.py").write_text("x = 1 / 0\n")
     told = mlbatch("status", "--json")
     assert json.loads(told.stdout)["faulty_jobs"] == ["broken"]
     assert "cannot be loaded: mlbatch list says why" in told.stderr
+    listed = json.loads(mlbatch("list", "--json", code=2).stdout)
+    (job,), (fault,) = listed["jobs"], listed["faulty_jobs"]
+    assert (job["job"], job["table"], listed["ok"]) == ("toy", "mood", False)
+    assert (fault["job"], fault["location"]) == ("broken", f"{served}/jobs/broken/job.py:1")
+    assert "cannot be imported" in fault["message"]
 
 
 def test_a_project_without_jobs_says_so(tmp_path):

@@ -22,6 +22,7 @@ def impatient(monkeypatch):
     for module in (mysql_settings, aws):
         monkeypatch.setattr(module, "CONNECT_SECONDS", 1)
         monkeypatch.setattr(module, "ANSWER_SECONDS", 1)
+    monkeypatch.setattr(mysql_settings, "GREETING_SECONDS", 1)
     monkeypatch.setattr(aws, "ATTEMPTS", 3)
     monkeypatch.setattr(queuery, "ANSWER_SECONDS", 1)
     monkeypatch.setattr(mysql_session, "ANSWER_SECONDS", 1.0)

@@ -10,7 +10,16 @@ from bad_inputs import ACCEPTED, REFUSED, bad_input
 from mlbatch.errors import MlbatchError, UsageError
 from mlbatch.job import Delta
 from mlbatch.ledger import ModelPin, NewRun, Run, RunKind, RunState, check_transition
-from mlbatch.planner import Facts, Repair, Request, check_slot, decide, spell, with_model
+from mlbatch.planner import (
+    Facts,
+    Repair,
+    Request,
+    answers,
+    check_slot,
+    decide,
+    spell,
+    with_model,
+)
 from mlbatch.window import Watermark, Window
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -51,6 +60,25 @@ def test_then_come_deltas_with_overlap_and_lag():
 def test_a_delta_after_an_empty_backfill_reads_everything():
     plan = decide(Request(), facts(a_run(RunState.DONE)), Delta())
     assert (plan.kind, plan.window.is_everything) == (RunKind.DELTA, True)
+
+
+@pytest.mark.parametrize(
+    ("asked", "left", "answered"),
+    [
+        (Request(), RunKind.DELTA, True),
+        (Request(full=True), RunKind.DELTA, False),
+        (Request(full=True), RunKind.REPAIR, False),
+        (Request(full=True), RunKind.FULL, True),
+        (Request(full=True), RunKind.BACKFILL, True),
+        (Request(slot="2026-01-01"), RunKind.DELTA, True),
+        (Request(slot="2026-01-02"), RunKind.DELTA, False),
+        # A slot is done once, whatever its run reads.
+        (Request(slot="2026-01-01", full=True), RunKind.DELTA, True),
+    ],
+)
+def test_what_was_left_is_or_is_not_what_is_asked_for(asked, left, answered):
+    run = a_run(RunState.WRITING, slot="2026-01-01")
+    assert answers(replace(run, new=replace(run.new, kind=left)), asked) is answered
 
 
 def test_full_on_request():

@@ -28,6 +28,16 @@ ADDRESS = MysqlAddress("db", 3306, "ml", "me", FixedPassword("hunter2"))
             SettingsError,
             "refuses",
         ),
+        (
+            pymysql.err.OperationalError(2003, "[SSL: TLSV1_ALERT_PROTOCOL_VERSION] alert"),
+            SettingsError,
+            "refuses",
+        ),
+        (
+            pymysql.err.OperationalError(2003, "[SSL: UNEXPECTED_EOF_WHILE_READING] EOF occurred"),
+            TemporaryError,
+            "does not answer",
+        ),
         (pymysql.err.OperationalError(2013, "Lost connection"), TemporaryError, "does not answer"),
         (pymysql.err.OperationalError(1213, "Deadlock found"), TemporaryError, "does not answer"),
         (pymysql.err.InterfaceError(0, ""), TemporaryError, "does not answer"),

@@ -10,11 +10,14 @@ from typing import Any
 
 import pymysql
 from pymysql.connections import Connection, MySQLResult
+from pymysql.constants import CR
 
 from mlbatch.connectors.password import Password
 from mlbatch.errors import TemporaryError
 
 CONNECT_SECONDS = 10
+GREETING_SECONDS = 20
+"""Whoever listens and says nothing for so long is no MySQL, or none that will answer."""
 ANSWER_SECONDS = 120
 """A statement that takes longer counts as lost."""
 LOAD_CHUNK_BYTES = 1 << 19
@@ -66,6 +69,20 @@ class LoadingConnection(Connection):  # type: ignore[misc]
     """
 
     load_data: bytes = b""
+    _read_timeout: float
+
+    def connect(self, sock: Any = None) -> None:  # noqa: ANN401  a socket, which nobody hands in
+        """Log in; the driver would wait for a greeting as long as for a statement."""
+        statement, self._read_timeout = self._read_timeout, GREETING_SECONDS
+        try:
+            super().connect(sock)
+        except pymysql.err.OperationalError as error:
+            if isinstance(error.__context__, TimeoutError):
+                message = f"it is connected to, and timed out after {GREETING_SECONDS} s of silence"
+                raise pymysql.err.OperationalError(CR.CR_CONN_HOST_ERROR, message) from error
+            raise
+        finally:
+            self._read_timeout = statement
 
     def _read_query_result(self, unbuffered: bool = False) -> Any:  # noqa: ANN401, FBT001, FBT002
         if unbuffered:

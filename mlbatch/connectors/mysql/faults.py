@@ -9,7 +9,7 @@ import pymysql
 from sqlalchemy.exc import DBAPIError
 
 from mlbatch.connectors.mysql.address import MysqlAddress
-from mlbatch.connectors.unreached import advice
+from mlbatch.connectors.unreached import advice, lasts
 from mlbatch.errors import MlbatchError, RunFailed, SettingsError, TemporaryError
 
 LOCK_WAIT = 1205
@@ -81,8 +81,9 @@ def translate(error: BaseException, address: MysqlAddress, writing: str = "") ->
         return translate(error.orig, address, writing)
     code = number(error)
     said = " ".join(str(part) for part in error.args).splitlines()[0] if error.args else ""
-    # A certificate that is refused comes under the number of a server that is away.
-    code = _TLS if "[SSL" in said else code
+    # A certificate that is refused comes under the number of a server that is away; so does TLS that
+    # breaks off, which another try may mend.
+    code = _TLS if lasts(error) else code
     if code in _HINTS:
         return SettingsError(f"MySQL at {address} refuses: {said}", hint=_HINTS[code])
     if is_passing(error):
