@@ -15,6 +15,7 @@ import warnings
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle, send_handle
+from pathlib import Path
 from typing import Self
 
 from mlbatch.engines.local import LocalEngine
@@ -95,6 +96,26 @@ class Program:
 
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
+
+
+_COMMAND = """
+import os, sys
+from mlbatch import failpoint
+from mlbatch.cli.main import main
+os.chdir({root!r})
+os.environ.update({environment!r})
+failpoint.arm({armed!r})
+sys.argv = ["mlbatch", *{arguments!r}]
+main()
+"""
+
+
+def command(root: Path, *arguments: str, armed: str = "", **environment: str) -> Program:
+    """What a person types in a project's folder, with a failpoint."""
+    code = _COMMAND.format(
+        root=str(root), arguments=arguments, armed=armed, environment=environment
+    )
+    return Program(code)
 
 
 def _live(pipe: Connection) -> None:
