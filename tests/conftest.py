@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 from hypothesis import HealthCheck, settings
+from toy import early
 from toy.harness import ToyHarness
 from toy.job import Toy
 from toy.model import Obedient
@@ -17,6 +18,12 @@ pytest_plugins = ["servers"]
 # Milliseconds of one example measure the machine; whole tests have a time-out of their own.
 settings.register_profile("house", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("house")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _early():
+    """First of all, before anything is opened."""
+    early.provide()
 
 
 @pytest.fixture

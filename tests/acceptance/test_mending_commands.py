@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -12,6 +11,7 @@ from datetime import datetime, timedelta
 import duckdb
 import pytest
 from test_command_line import DAY, MLBATCH, load, make_project, note, type_in
+from toy import early
 
 from mlbatch.settings import load_settings
 from mlbatch.wiring import connect
@@ -22,8 +22,8 @@ def template(tmp_path_factory):
     """A project with a champion, and a table that is as it should be."""
     root = make_project(tmp_path_factory.mktemp("template"))
     for mode in ("train", "infer"):
-        command = [MLBATCH, "run", "toy", "--mode", mode]
-        subprocess.run(command, cwd=root, check=True, capture_output=True)
+        typed = [MLBATCH, "run", "toy", "--mode", mode]
+        subprocess.run(typed, cwd=root, check=True, capture_output=True)
     return root
 
 
@@ -40,10 +40,9 @@ def mlbatch(served, monkeypatch, capfd):
 
 def killed_at(root, place, *arguments):
     """Type a command whose process dies at a named place."""
-    environment = os.environ | {"MLBATCH_FAILPOINT": f"{place}:kill"}
-    command = [MLBATCH, *arguments]
-    done = subprocess.run(command, cwd=root, env=environment, check=False, capture_output=True)
-    assert done.returncode == -signal.SIGKILL, done.stderr
+    with early.command(root, *arguments, armed=f"{place}:kill") as typed:
+        _, told = typed.communicate()
+    assert typed.returncode == -signal.SIGKILL, told
 
 
 def delete(root, numbers):

@@ -6,14 +6,12 @@ import json
 import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import pytest
 from bad_inputs import FAILS, bad_input
+from toy.early import Program
 from toy.harness import ToyHarness, interrupted, note, notes
 from toy.job import Toy
 from toy.model import Obedient
@@ -27,8 +25,6 @@ from mlbatch.inference import infer
 from mlbatch.ledger import RunState, Strikes
 from mlbatch.planner import Request
 from mlbatch.repair import retry
-
-TESTS = Path(__file__).parents[1]
 
 
 @dataclass(frozen=True)
@@ -287,12 +283,13 @@ class _DeadlySink(SqliteSink):
 
 
 RUNNER = """
-import os, signal, sys
+import os, signal
 from pathlib import Path
-sys.path.insert(0, {tests!r})
 from toy.harness import ToyHarness
 from toy.job import Toy
+from toy import early
 from flows.test_poison import Killing
+early.provide_workers()
 harness = ToyHarness(Toy, Path({folder!r}), part_rows={part_rows}, workers=2)
 harness._predictor = Killing()
 deaths = []
@@ -307,9 +304,9 @@ harness.infer()
 
 def runner_that_dies(folder, *, at, part_rows=20):
     """A runner in a process of its own, killed while it looks after its ``at``-th dead worker."""
-    code = RUNNER.format(tests=str(TESTS), folder=str(folder), at=at, part_rows=part_rows)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
-    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+    with Program(RUNNER.format(folder=str(folder), at=at, part_rows=part_rows)) as runner:
+        _, told = runner.communicate()
+    assert runner.returncode == -signal.SIGKILL, told
 
 
 @pytest.mark.timeout(240)

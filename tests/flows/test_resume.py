@@ -7,10 +7,10 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from bad_inputs import QUARANTINED, bad_input
+from toy.early import Program
 from toy.harness import ToyHarness, note, notes
 from toy.job import Toy
 from toy.model import Obedient
@@ -22,12 +22,9 @@ from mlbatch.inference import infer
 from mlbatch.ledger import Lease, Owner, RunState
 from mlbatch.planner import Request
 
-TESTS = Path(__file__).parents[1]
-
 RUN_SLOWLY = """
-import importlib, sys, time
+import importlib, time
 from pathlib import Path
-sys.path.insert(0, {tests!r})
 from toy.harness import ToyHarness
 from toy.job import Toy
 from mlbatch.connectors.sqlite import SqlitePartSession
@@ -37,8 +34,10 @@ def slowly(self, batch):
     print("committed", flush=True)
     time.sleep({seconds})
 SqlitePartSession.commit = slowly
-harness = ToyHarness(Toy, Path({folder!r}), part_rows=10)
+from toy import early
 from toy.model import Obedient
+early.provide_workers()
+harness = ToyHarness(Toy, Path({folder!r}), part_rows=10)
 harness._predictor = Obedient()
 cli_main = importlib.import_module("mlbatch.cli.main")
 cli_main.cli = type("Cli", (), {{"main": staticmethod(lambda **_: harness.infer())}})
@@ -48,9 +47,7 @@ cli_main.main()
 
 def slow_run(folder, seconds):
     """A run in a process of its own, which tells each commit and then waits."""
-    code = RUN_SLOWLY.format(tests=str(TESTS), folder=str(folder), seconds=seconds)
-    pipe = subprocess.PIPE
-    return subprocess.Popen([sys.executable, "-c", code], stdout=pipe, stderr=pipe, text=True)
+    return Program(RUN_SLOWLY.format(folder=str(folder), seconds=seconds))
 
 
 def run_until_commits(folder, commits):

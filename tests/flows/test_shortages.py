@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import pickle
 import subprocess
-import sys
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 from servers import mariadb, writer_of
+from toy.early import Program
 from toy.harness import ToyHarness, note, notes
 from toy.job import Toy
 from toy.model import Obedient
@@ -21,18 +20,18 @@ from mlbatch.errors import ExitCode
 from mlbatch.ledger import RunState
 from mlbatch.repair import reconcile
 
-TESTS = Path(__file__).parents[1]
-
 # The command line's own way of ending, around a run that meets a limit at a certain place.
 RUN = """
-import importlib, os, resource, sys
+import importlib, os, resource
 from pathlib import Path
-sys.path.insert(0, {tests!r})
 import numpy as np
 from flows.test_shortages import harness_in
 from mlbatch import inference, leasing
 from mlbatch.connectors import sqlite
+from toy import early
 from toy.model import Obedient
+
+early.provide_workers()
 
 folder = Path({folder!r})
 harness = harness_in(folder, Path({outputs!r}), {workers})
@@ -82,13 +81,12 @@ def run(folder, outputs=None, *, place="", hit=1, strike="pass", more="", worker
         work="harness.infer() and 0"):  # fmt: skip
     """How a run in a process of its own ends, and what it says."""
     code = RUN.format(
-        tests=str(TESTS), folder=str(folder), outputs=str(outputs or folder), place=place, hit=hit,
+        folder=str(folder), outputs=str(outputs or folder), place=place, hit=hit,
         strike=strike, more=more, workers=workers, work=work,
     )  # fmt: skip
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, check=False, text=True, timeout=200
-    )
-    return done.returncode, done.stderr
+    with Program(code) as program:
+        _, told = program.communicate()
+    return program.returncode, told
 
 
 def undisturbed(folder):
@@ -208,7 +206,7 @@ from dataclasses import replace
 class Loading:
     def __call__(self, job, folder, digest):
         if "after_adopt" in seen:
-            np.ones(1 << 28)
+            np.ones(1 << 26)
         return Obedient()
 tools = replace(harness.tools, load_model=Loading())
 from mlbatch.inference import infer
@@ -298,6 +296,7 @@ tools, extract = replace(harness.tools, models=Path({models!r})), training.extra
 
 def in_a_small_place(*given):
     {limit}
+    early.provide_workers()
     return extract(*given)
 
 training.extract = in_a_small_place

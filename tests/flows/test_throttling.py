@@ -24,21 +24,29 @@ from mlbatch.ledger import RunState
 from mlbatch.planner import Request
 from mlbatch.throttle import Limits
 
-ROWS = 3_000
+ROWS = 200
 
 
-class Slow(Obedient):
-    """A fiftieth of a second a batch, so that a run can be watched."""
+class Watched(Obedient):
+    """A twentieth of a second a batch, until there is nothing more to see."""
+
+    slow = threading.Event()
 
     def predict(self, batch):
-        time.sleep(0.02)
+        if self.slow.is_set():
+            time.sleep(0.05)
         return super().predict(batch)
 
 
-def harness_on(sink, folder, limits):
+def harness_on(sink, folder, limits, rows=ROWS):
     harness = ToyHarness(Toy, folder, part_rows=10, sink=sink)
-    harness.given_model(Slow()).notes(notes(ROWS))
+    harness.given_model(Watched()).notes(notes(rows))
     return harness, replace(harness.tools, limits=limits)
+
+
+def watched_on(sink, folder, limits):
+    """So many parts that a run is not through before it is told to pause."""
+    return harness_on(sink, folder, limits, rows=1_200)
 
 
 def done(harness):
@@ -55,6 +63,7 @@ def wait_for(what, seconds=30):
 
 
 def assert_pauses_and_recovers(harness, tools, pause, go_on):
+    Watched.slow.set()
     running = threading.Thread(target=infer, args=(Toy, Request(), tools))
     running.start()
     wait_for(lambda: done(harness) > 100)
@@ -62,11 +71,12 @@ def assert_pauses_and_recovers(harness, tools, pause, go_on):
     time.sleep(2)
     stood = done(harness)
     time.sleep(1.5)
-    assert done(harness) == stood < ROWS
+    assert done(harness) == stood < 1_200
+    Watched.slow.clear()
     go_on()
     wait_for(lambda: done(harness) > stood)
     running.join(60)
-    assert len(harness.rows()) == ROWS
+    assert len(harness.rows()) == 1_200
 
 
 def test_replicas_that_lag_pause_the_run_within_two_seconds(tmp_path, mysql_address):
@@ -78,12 +88,12 @@ def test_replicas_that_lag_pause_the_run_within_two_seconds(tmp_path, mysql_addr
     with closing(connect(mysql_address)) as connection:
         connection.query("CREATE TABLE lag AS SELECT 0.0 AS seconds")
     sink = MysqlSink(mysql_address, "SELECT seconds FROM lag")
-    harness, tools = harness_on(sink, tmp_path, Limits())
+    harness, tools = watched_on(sink, tmp_path, Limits())
     assert_pauses_and_recovers(harness, tools, lambda: set_lag(3), lambda: set_lag(0))
 
 
 def test_a_long_history_pauses_the_run_until_its_reader_is_through(tmp_path, mysql_address):
-    harness, tools = harness_on(
+    harness, tools = watched_on(
         MysqlSink(mysql_address, tells_history=True), tmp_path, Limits(history_length=500)
     )
     with closing(connect(mysql_address)) as reader, closing(connect(mysql_address)) as writer:
@@ -144,7 +154,7 @@ def test_no_replica_is_no_lag(tmp_path, mysql_address):
 def test_a_flag_file_pauses_the_run(tmp_path):
     flag = tmp_path / "pause"
     sink = SqliteSink(tmp_path / "outputs.db")
-    harness, tools = harness_on(sink, tmp_path, Limits(flag_file=flag))
+    harness, tools = watched_on(sink, tmp_path, Limits(flag_file=flag))
     assert_pauses_and_recovers(harness, tools, flag.touch, flag.unlink)
 
 
@@ -166,7 +176,7 @@ def test_a_server_that_writes_slowly_gets_fewer_rows_a_transaction(
     monkeypatch.setattr("mlbatch.worker.MOST_BATCH_ROWS", 1_024)
     sink = MysqlSink(mysql_address)
     harness = ToyHarness(Toy, tmp_path, sink=sink)
-    harness.given_model(Obedient()).notes(notes(6_000))
+    harness.given_model(Obedient()).notes(notes(3_000))
     sink.prepare(Toy.output.table)
     lease = sink.ledger().acquire("mood", "toy", harness.tools.owner, 1)
     sink.ledger().release(lease, 2)
@@ -184,7 +194,7 @@ def test_a_server_that_writes_slowly_gets_fewer_rows_a_transaction(
     with closing(connect(mysql_address)) as connection, connection.cursor() as cursor:
         cursor.execute("SELECT rows_done FROM seen WHERE rows_done > 0")
         sizes = [row[0] for row in cursor.fetchall()]
-    assert sum(sizes) == 6_000
+    assert sum(sizes) == 3_000
     assert sizes[0] == max(sizes) > 1_000
     assert min(sizes[2:]) < sizes[0] / 2
-    assert len(harness.rows()) == 6_000
+    assert len(harness.rows()) == 3_000

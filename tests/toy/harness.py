@@ -11,6 +11,7 @@ import pytest
 from mlbatch.connectors.sqlite import SqlitePartSession
 from mlbatch.engines.local import LocalEngine
 from mlbatch.testing import JobHarness
+from toy import early
 
 DAY_ONE = datetime(2026, 1, 1, 12)
 
@@ -38,7 +39,11 @@ NOTES = pa.schema(
 
 
 class ToyHarness(JobHarness):
-    """A harness whose notes have their types."""
+    """A harness whose notes have their types, and whose workers were provided for early."""
+
+    @property
+    def tools(self):
+        return replace(super().tools, engine=early.engine(self._workers))
 
     def notes(self, rows, *, key="id"):
         return self.given("notes", rows, key=key, schema=NOTES)
