@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from contextlib import contextmanager
 
 import pytest
@@ -24,6 +25,11 @@ EXIT = {
     SettingsError: ExitCode.USAGE,
     TemporaryError: ExitCode.TEMPORARY,
 }
+
+
+def short(_):
+    """Instead of seconds. Asking without any pause would take the time of whoever answers."""
+    time.sleep(0.01)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import boto3
+import botocore.session
 from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
@@ -99,7 +100,10 @@ def _client(service: str, access: AwsAccess, pid: int) -> Any:  # noqa: ANN401, 
         s3={"addressing_style": "path"} if access.endpoint else None,
     )
     with aws_errors(service):
-        client = boto3.session.Session().client(
+        # A session of its own, whose credentials nobody else changes.
+        session = botocore.session.Session()
+        session.register_component("data_loader", _descriptions())
+        client = boto3.session.Session(botocore_session=session).client(
             service,
             region_name=access.region,
             endpoint_url=access.endpoint,
@@ -110,6 +114,12 @@ def _client(service: str, access: AwsAccess, pid: int) -> Any:  # noqa: ANN401, 
     if service == "s3":
         client.meta.events.register_first("needs-retry.s3.HeadBucket", _end_of_redirections)
     return client
+
+
+@functools.cache
+def _descriptions() -> Any:  # noqa: ANN401  botocore has no types
+    """Of the services, which every session would read anew: a tenth of a second a client."""
+    return botocore.session.Session().get_component("data_loader")
 
 
 def _end_of_redirections(response: tuple[Any, dict[str, Any]] | None, **_: object) -> None:

@@ -358,9 +358,7 @@ ROWS = st.lists(
 )
 
 
-@settings(
-    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(values=ROWS)
 def test_every_value_arrives_as_it_was_by_either_way(texts_table, values):
     made = [{"k": k, "t": t, "f": f, "d": d} for k, (t, f, d) in enumerate(values)]

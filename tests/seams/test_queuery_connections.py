@@ -9,7 +9,7 @@ import httpx
 import pytest
 from bad_inputs import ACCEPTED, bad_input
 from fault_proxy import BLACK_HOLE, PASS, RESET, FaultProxy, Rule
-from faulty import NUMBERS, TurningUrls, fails, serving
+from faulty import NUMBERS, TurningUrls, fails, serving, short
 
 from mlbatch.connectors.queuery import QueueryWarehouse
 from mlbatch.devstack.redshift.faults import Fault
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("impatient")
 def asking(bucket, engine):
     face = QueueryFace(engine, tokens={"me": "sesame"}, bucket=bucket.bucket)
     with serving(face):
-        yield QueueryWarehouse(face.url, "me", "sesame", bucket, sleep=lambda _: None)
+        yield QueueryWarehouse(face.url, "me", "sesame", bucket, sleep=short)
 
 
 @contextmanager

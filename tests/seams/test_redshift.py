@@ -9,6 +9,7 @@ from datetime import UTC, date, datetime, timedelta
 import pyarrow as pa
 import pytest
 from bad_inputs import ACCEPTED, bad_input
+from faulty import short
 
 from mlbatch.connectors.aws import AwsAccess
 from mlbatch.connectors.duckdb import DuckdbWarehouse
@@ -99,7 +100,7 @@ def warehouse(request, s3_storage):
 def queuery(engine, s3_storage):
     face = QueueryFace(engine, tokens={"me": "sesame"}, bucket=s3_storage.bucket)
     face.start()
-    yield QueueryWarehouse(face.url, "me", "sesame", s3_storage, sleep=lambda _: None)
+    yield QueueryWarehouse(face.url, "me", "sesame", s3_storage, sleep=short)
     face.stop()
 
 

@@ -77,16 +77,16 @@ NASTY = st.lists(
 ).map("".join)  # fmt: skip
 
 
-@settings(max_examples=20_000, deadline=None)
+@settings(max_examples=2_000)
 @given(select=NASTY.filter(lambda text: "\0" not in text))
-def test_20_000_queries_come_out_of_their_quotes_as_they_went_in(select):
+def test_2_000_queries_come_out_of_their_quotes_as_they_went_in(select):
     tokens = lexed(unload(select, PREFIX, OPTIONS))
     strings = [value for kind, value in tokens if kind == "string"]
     expected = select.strip().removesuffix(";")
     assert strings == [f"\n{expected}\n", PREFIX, "arn:aws:iam::1:role/r"]
 
 
-@settings(max_examples=2_000, deadline=None)
+@settings(max_examples=300)
 @given(prefix=NASTY)
 def test_a_prefix_stays_a_string(prefix):
     tokens = lexed(unload("SELECT 1", prefix, OPTIONS))

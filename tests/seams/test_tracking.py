@@ -28,14 +28,17 @@ RECORD = TrainingRecord(
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory):
-    """An MLflow server over HTTP."""
+def server(migrated, tmp_path_factory):
+    """An MLflow server over HTTP, which finds its tables made."""
     registry = Registry(tmp_path_factory.mktemp("server"), free_ports(1)[0])
+    shutil.copy(migrated, registry.folder / "mlflow.db")
     service = registry.prepare()
     identity = launch(service)
-    wait_until_ready(service, identity)
-    yield registry.uri
-    stop(identity)
+    try:
+        wait_until_ready(service, identity)
+        yield registry.uri
+    finally:
+        stop(identity)
 
 
 @pytest.fixture

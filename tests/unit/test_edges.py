@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import errno
 import json
-import signal
-import subprocess
 import sys
 import time
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -26,9 +23,8 @@ from mlbatch.cli.main import Terminated, cli, main
 from mlbatch.cli.session import Voice
 from mlbatch.connectors.database.liveness import is_surely_dead, this_process
 from mlbatch.connectors.database.tables import RUN, Instant, microseconds, output_table, storable
-from mlbatch.engine import PartOutcome, PartTask, WorkerDied
-from mlbatch.engines.local import LocalEngine
-from mlbatch.errors import Busy, DeclarationError, MlbatchError, RunFailed
+from mlbatch.engine import PartTask, WorkerDied
+from mlbatch.errors import Busy, DeclarationError, MlbatchError
 from mlbatch.ledger import PartState
 from mlbatch.nurse import Nurse
 from mlbatch.scoring import cursor_in_utc
@@ -133,80 +129,6 @@ def test_a_nurse_narrows_down_to_the_row_and_then_lets_go():
     assert len(said) >= 5
     ledger.done = 9_000
     assert nurse.on_death(WorkerDied(task, -9)) == PartTask(0)
-
-
-class Work:
-    """Does what a part's number says."""
-
-    def __call__(self, task):
-        if task.part_number == 13:
-            message = "unlucky"
-            raise RunFailed(message, hint="no part 13")
-        if task.part_number == 14:
-            raise _Unpicklable
-        if task.part_number == 9 and not task.careful_until:
-            signal.raise_signal(signal.SIGKILL)
-        return PartOutcome(task.part_number, {"score": 0.1})
-
-
-class _Unpicklable(Exception):
-    def __reduce__(self):
-        message = "holds a socket"
-        raise TypeError(message)
-
-
-def with_care(death):
-    assert death.exit_code == -signal.SIGKILL
-    return replace(death.task, careful_until=1)
-
-
-@pytest.mark.parametrize("workers", [1, 2])
-def test_engines_run_every_part(workers):
-    tasks = [PartTask(n) for n in range(8)]
-    engine = LocalEngine(workers)
-    numbers = sorted(o.part_number for o in engine.run(Work(), tasks, with_care))
-    assert numbers == list(range(8))
-    assert list(engine.run(Work(), [], with_care, isolated=True)) == []
-
-
-@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="children are read from /proc")
-@pytest.mark.parametrize("workers", [1, 2])
-def test_a_warm_engine_has_what_its_workers_share(workers):
-    """In a process of its own: what a test before this one left would be found instead."""
-    script = f"""
-import os
-from mlbatch.engines.local import LocalEngine
-engine = LocalEngine({workers})
-engine.warm_up()
-print(open(f"/proc/self/task/{{os.getpid()}}/children").read())
-"""
-    told = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, check=True, text=True
-    )
-    assert len(told.stdout.split()) == 1
-
-
-def test_a_warm_engine_runs_as_any_other():
-    engine = LocalEngine(2)
-    engine.warm_up()
-    tasks = [PartTask(n) for n in range(4)]
-    assert sorted(o.part_number for o in engine.run(Work(), tasks, with_care)) == list(range(4))
-
-
-def test_a_dead_worker_s_part_goes_on_elsewhere():
-    tasks = [PartTask(8), PartTask(9), PartTask(10)]
-    numbers = sorted(o.part_number for o in LocalEngine(2).run(Work(), tasks, with_care))
-    assert numbers == [8, 9, 10]
-    (outcome,) = LocalEngine(1).run(Work(), [PartTask(9)], with_care, isolated=True)
-    assert outcome.part_number == 9
-
-
-def test_an_error_in_a_worker_is_raised_here_as_it_was_there():
-    with pytest.raises(RunFailed, match="unlucky") as caught:
-        list(LocalEngine(2).run(Work(), [PartTask(1), PartTask(13)], with_care))
-    assert caught.value.hint == "no part 13"
-    with pytest.raises(RuntimeError, match="_Unpicklable"):
-        list(LocalEngine(2).run(Work(), [PartTask(1), PartTask(14)], with_care))
 
 
 def test_the_voice_is_quiet_about_progress(capsys, monkeypatch):

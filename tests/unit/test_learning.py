@@ -126,7 +126,7 @@ def test_a_label_without_rows_is_refused():
         fit(build, batches_of(batch, labels, split), plan(("soup", "bread"), holdout=0.0))
 
 
-@settings(deadline=None)
+@settings(max_examples=25)
 @given(st.floats(0.3, 3), st.floats(-2, 2))
 def test_platt_finds_the_slope(slope, intercept):
     random = np.random.default_rng(0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from datetime import UTC, datetime, timedelta
+from functools import cache
 
 import duckdb
 import pyarrow as pa
@@ -30,11 +31,14 @@ ROWS = st.lists(
 ).map(lambda rows: [(a, b, n, seen) for n, (a, b, seen) in enumerate(rows)])
 
 
+in_duckdb = cache(to_duckdb)
+
+
 def answer(sql, rows):
     columns = list(zip(*rows, strict=True)) or [[]] * len(SCHEMA)
     arrays = [pa.array(c, f.type) for c, f in zip(columns, SCHEMA, strict=True)]
     CONNECTION.register("t", pa.table(arrays, schema=SCHEMA))
-    return CONNECTION.sql(to_duckdb(sql)).fetchall()
+    return CONNECTION.sql(in_duckdb(sql)).fetchall()
 
 
 @st.composite
@@ -162,23 +166,24 @@ def told_labels(rows):
     return told
 
 
+# Rows of an odd number are deleted, and their tombstone stands for the rows before it.
+TRAINING = training_query(
+    FeatureQuery.parse("SELECT a, b, seen, NULLIF(n % 2, 0) AS gone FROM t"),
+    LABELS,
+    key=("a", "b"),
+    split_by=("a",),
+    cursor="seen",
+    tombstone="gone",
+    feature_columns=["a", "b", "seen"],
+    label="label",
+)
+
+
 @given(ROWS, LABEL_ROWS)
 def test_training_takes_each_key_once_with_its_one_label(rows, labels):
     # The newest is unknown where two are equally new.
     rows = list({(row[0], row[1], row[3]): row for row in rows}.values())
     with_labels(labels)
-    # Rows of an odd number are deleted, and their tombstone stands for the rows before it.
-    features = FeatureQuery.parse("SELECT a, b, seen, NULLIF(n % 2, 0) AS gone FROM t")
-    sql = training_query(
-        features,
-        LABELS,
-        key=("a", "b"),
-        split_by=("a",),
-        cursor="seen",
-        tombstone="gone",
-        feature_columns=["a", "b", "seen"],
-        label="label",
-    )
     newest = {}
     for row in sorted(rows, key=lambda row: row[3] or DAY - timedelta(1)):
         newest[row[:2]] = row
@@ -188,14 +193,15 @@ def test_training_takes_each_key_once_with_its_one_label(rows, labels):
         for key, (_, _, n, seen) in newest.items()
         if n % 2 == 0 and len(told.get(key, "ab")) < 2
     ]
-    assert Counter(row[:4] for row in answer(sql, rows)) == Counter(wanted)
+    assert Counter(row[:4] for row in answer(TRAINING, rows)) == Counter(wanted)
+
+
+CONTRADICTIONS = to_duckdb(contradiction_query(LABELS, key=("a", "b"), label="label"))
 
 
 @given(LABEL_ROWS)
 def test_contradicting_labels_are_counted_with_an_example(labels):
     with_labels(labels)
-    found = CONNECTION.sql(
-        to_duckdb(contradiction_query(LABELS, key=("a", "b"), label="label"))
-    ).fetchall()
+    found = CONNECTION.sql(CONTRADICTIONS).fetchall()
     several = sorted(key for key, kinds in told_labels(labels).items() if len(kinds) > 1)
     assert found == [(*key, len(several)) for key in several[:1]]

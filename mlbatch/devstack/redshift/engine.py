@@ -39,8 +39,9 @@ class Engine:
         self._pids = itertools.count(1_073_741_824)
         self._queries = itertools.count(1)
         self._lock = threading.Lock()
-        for definition in catalog.definitions():
-            self._connection.execute(definition)
+        # In one transaction: a file would be made to last after each.
+        for statement in ("BEGIN", *catalog.definitions(), "COMMIT"):
+            self._connection.execute(statement)
 
     def session(self, user: str = "awsuser", *, may_drop: bool = True) -> Session:
         """A new session; with ``may_drop`` off the face looks after lost connections itself."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -73,20 +74,12 @@ class S3Objects:
         secret_key: str | None = None,
     ) -> None:
         """Without keys, boto3's own chain of credentials applies."""
-        self._session = boto3.session.Session(access_key, secret_key, region_name=region)
-        self._endpoint_url = endpoint_url
-        self._made: Any = None
-        self._lock = threading.Lock()
+        self._place = (endpoint_url, region, access_key, secret_key)
 
     def client(self) -> Any:  # noqa: ANN401  boto3 makes its classes at run time
-        """The one client, which all threads may use."""
-        with self._lock:
-            if self._made is None:
-                config = Config(s3={"addressing_style": "path"}, signature_version="s3v4")
-                self._made = self._session.client(
-                    "s3", endpoint_url=self._endpoint_url, config=config
-                )
-            return self._made
+        """The one client of this place, which all threads may use."""
+        with _MAKING:
+            return _client(*self._place)
 
     def list(self, prefix: str) -> list[StoredObject]:
         """See `ObjectStore.list`."""
@@ -131,6 +124,18 @@ class S3Objects:
             "get_object", Params={"Bucket": bucket, "Key": key}, ExpiresIn=seconds
         )
         return url
+
+
+_MAKING = threading.Lock()
+
+
+@functools.lru_cache(maxsize=8)
+def _client(
+    endpoint_url: str | None, region: str, access_key: str | None, secret_key: str | None
+) -> Any:  # noqa: ANN401  boto3 makes its classes at run time
+    session = boto3.session.Session(access_key, secret_key, region_name=region)
+    config = Config(s3={"addressing_style": "path"}, signature_version="s3v4")
+    return session.client("s3", endpoint_url=endpoint_url, config=config)
 
 
 @contextmanager
