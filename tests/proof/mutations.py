@@ -262,7 +262,7 @@ MUTANTS = (
            f"{RESUME}::test_a_worker_that_is_killed_by_accident_costs_nothing"),
     Mutant("a worker that died is not replaced", LOCAL,
            "code)))\n        self._workers.append(_Worker(self._stem, self._work))\n", "code)))\n",
-           f"{RESUME}::test_a_worker_that_is_killed_by_accident_costs_nothing"),
+           f"{RESUME}::test_98_a_row_that_kills_its_worker_is_found_and_set_aside"),
     Mutant("a part that killed the run is resumed in the run's own process", LOCAL,
            "if not isolated and (len(tasks)", "if (len(tasks)",
            f"{POISON}::test_a_single_part_that_kills_the_run_itself_is_set_aside_by_the_next_one"),
