@@ -268,7 +268,7 @@ MUTANTS = (
            f"{POISON}::test_a_single_part_that_kills_the_run_itself_is_set_aside_by_the_next_one"),
     Mutant("a worker outlives the run", LOCAL,
            "    _die_with_parent(pipe)\n    dismissed", "    dismissed",
-           f"{STEM}::test_workers_die_with_the_process_that_they_work_for"),
+           f"{STEM}::test_workers_die_although_the_process_that_they_were_forked_from_died_first"),
     Mutant("a worker that is asked to leave while it clears up stays", LOCAL,
            "        dismissed.set()\n", "",
            f"{STEM}::test_a_worker_that_is_asked_to_leave_while_it_clears_up_leaves"),
