@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 from bad_inputs import QUARANTINED, bad_input
-from toy.harness import ToyHarness, note, notes
+from toy.harness import ToyHarness, interrupted, note, notes
 from toy.job import Toy
 from toy.model import Obedient
 
-from mlbatch import inference
+from mlbatch import inference, worker
 from mlbatch.connectors.sqlite import SqlitePartSession
 from mlbatch.errors import Busy, Fenced, ModelTampered, UsageError
 from mlbatch.inference import infer
@@ -238,6 +238,16 @@ class _KilledOnce:
             self.marker.touch(exist_ok=False)
             os.kill(os.getpid(), signal.SIGKILL)
         return Obedient().predict(batch)
+
+
+def test_a_part_is_taken_up_in_its_middle(harness, monkeypatch):
+    monkeypatch.setitem(worker.score_part.__kwdefaults__, "batch_rows", 4)
+    interrupted(harness.notes(notes(10)), monkeypatch, 2)
+    ledger = harness.tools.sink.ledger()
+    (part,) = ledger.parts(ledger.runs("mood")[0].run_id)
+    assert part.done == 8
+    assert harness.infer().totals.written == 10
+    assert len(harness.rows()) == 10
 
 
 def test_a_terminated_run_gives_its_lease_back_and_says_so(harness, tmp_path):

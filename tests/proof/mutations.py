@@ -255,7 +255,7 @@ MUTANTS = (
            "tests/flows/test_throttling.py::test_a_flag_file_pauses_the_run"),
     Mutant("a part begins at its first row again", WORKER,
            "part, done = state.part, state.done", "part, done = state.part, 0",
-           f"{RESUME}::test_a_killed_backfill_is_resumed_and_ends_like_an_undisturbed_one"),
+           f"{RESUME}::test_a_part_is_taken_up_in_its_middle"),
     Mutant("the part of a worker that died is left out", LOCAL,
            "waiting.appendleft(on_death(WorkerDied(task, code)))",
            "on_death(WorkerDied(task, code))",
