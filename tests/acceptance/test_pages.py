@@ -142,7 +142,7 @@ def test_the_kills_that_the_readme_counts_are_those_of_the_proof():
     kills = re.findall(r"\| ([\d,]+) kill -9 \|", page("docs/proof.md"))
     counted = re.search(r"\[([\d,]+) kills and what they lost: nothing\]", page("README.md"))
     assert int(counted[1].replace(",", "")) == sum(int(n.replace(",", "")) for n in kills)
-    kinds = "kills|network|zombies|storage|warehouse|failpoints|pairs"
+    kinds = "kills|workers|network|zombies|storage|warehouse|failpoints|pairs"
     lines = re.findall(rf"^\| (?:{kinds}) .*$", page("docs/proof.md"), re.MULTILINE)
     assert lines
     assert [line for line in lines if " | 0 / 0 / 0 | 0 | " not in line] == []

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import pytest
 from bad_inputs import FAILS, bad_input
 from toy.early import Program
-from toy.harness import ToyHarness, interrupted, note, notes
+from toy.harness import DAY_ONE, ToyHarness, interrupted, note, notes
 from toy.job import Toy
 from toy.model import Obedient
 
@@ -178,6 +178,19 @@ def test_the_only_row_of_a_run_is_not_to_blame_before_another_was_predicted(tmp_
     runner_that_dies(tmp_path, at=99)
     assert harness.infer().totals.quarantined == 1
     assert {row["note_id"] for row in harness.rows()} == {1, 2, 4}
+
+
+@pytest.mark.timeout(240)
+def test_trials_of_rows_that_no_model_sees_prove_nothing(tmp_path):
+    """A worker lives through the other row, which is deleted: that says nothing about the model."""
+    harness = harness_on(SqliteSink(tmp_path / "outputs.db"), tmp_path)
+    harness.notes([*notes(2), note(3, "good", minutes=5_000)]).infer()
+    gone = note(2, "good", minutes=5_101, deleted=DAY_ONE)
+    harness.notes([note(3, "!kill", minutes=5_100), gone])
+    runner_that_dies(tmp_path, at=99)
+    with pytest.raises(RunFailed, match="no worker predicts any row"):
+        harness.infer()
+    assert 3 in {row["note_id"] for row in harness.rows()}
 
 
 def test_a_machine_on_which_the_model_kills_leaves_the_run_to_another(tmp_path, monkeypatch):

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-import time
-from dataclasses import replace
+import signal
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 from bad_inputs import QUARANTINED, bad_input
 from toy.early import Program
-from toy.harness import ToyHarness, note, notes
+from toy.harness import ToyHarness, interrupted, note, notes
 from toy.job import Toy
 from toy.model import Obedient
 
-from mlbatch import inference
+from mlbatch import inference, worker
 from mlbatch.connectors.sqlite import SqlitePartSession
 from mlbatch.errors import Busy, Fenced, ModelTampered, UsageError
 from mlbatch.inference import infer
@@ -218,44 +218,32 @@ def test_98_a_row_that_kills_its_worker_is_found_and_set_aside(tmp_path):
 
 
 def test_a_worker_that_is_killed_by_accident_costs_nothing(tmp_path):
-    harness = ToyHarness(Toy, tmp_path, part_rows=20, workers=2).given_model(_Sleepy())
-    harness.notes(notes(60))
-    killer = subprocess.Popen(
-        [sys.executable, "-c", KILL_ONE.format(parent=os.getpid())], stdout=subprocess.PIPE
-    )
-    ended = harness.infer()
-    with killer:
-        killed = killer.stdout.read()
-    assert killed.strip() == b"killed"
+    harness = ToyHarness(Toy, tmp_path, part_rows=20, workers=2)
+    harness.given_model(_KilledOnce(tmp_path / "killed"))
+    ended = harness.notes(notes(60)).infer()
+    assert [n for n in harness.notices if "a worker died" in n and "exit -9" in n]
     assert (ended.totals.written, ended.totals.quarantined) == (60, 0)
 
 
-class _Sleepy(Obedient):
+@dataclass(frozen=True)
+class _KilledOnce:
+    marker: Path
+
     def predict(self, batch):
-        time.sleep(0.4)
-        return super().predict(batch)
+        with suppress(FileExistsError):
+            self.marker.touch(exist_ok=False)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return Obedient().predict(batch)
 
 
-KILL_ONE = """
-import os, signal, sqlite3, sys, time
-from pathlib import Path
-deadline = time.time() + 30
-while time.time() < deadline:
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            stat = (entry / "stat").read_text().rpartition(")")[2].split()
-            parent = (Path("/proc") / stat[1] / "stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if parent[1] == "{parent}":
-            time.sleep(0.2)
-            os.kill(int(entry.name), signal.SIGKILL)
-            print("killed", flush=True)
-            sys.exit()
-    time.sleep(0.02)
-"""
+def test_a_part_is_taken_up_in_its_middle(harness, monkeypatch):
+    monkeypatch.setitem(worker.score_part.__kwdefaults__, "batch_rows", 4)
+    interrupted(harness.notes(notes(10)), monkeypatch, 2)
+    ledger = harness.tools.sink.ledger()
+    (part,) = ledger.parts(ledger.runs("mood")[0].run_id)
+    assert part.done == 8
+    assert harness.infer().totals.written == 10
+    assert len(harness.rows()) == 10
 
 
 def test_a_terminated_run_gives_its_lease_back_and_says_so(harness, tmp_path):

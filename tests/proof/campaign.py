@@ -18,6 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from mlbatch.connectors.mysql.address import MysqlAddress
@@ -25,12 +26,13 @@ from mlbatch.connectors.mysql.statements import Way
 from mlbatch.connectors.password import FixedPassword
 from mlbatch.connectors.sqlite import SqliteSink
 from mlbatch.devstack.mariadb import MariaDb, private_mariadb
+from proof import deaths
 from proof.links import ONE_IN, linked
 from proof.points import strike_all
 from proof.proxy import Proxy
-from proof.world import AGAIN, DONE, FAILED, WitnessedSink, World, hasten, wait_until
+from proof.world import AGAIN, DONE, FAILED, ForkingEngine, WitnessedSink, World, hasten, wait_until
 
-KINDS = ("kills", "zombies", "network", "storage", "warehouse", "failpoints", "pairs")
+KINDS = ("kills", "workers", "zombies", "network", "storage", "warehouse", "failpoints", "pairs")
 ATTEMPTS = 60
 PATIENCE_SECONDS = 60
 
@@ -222,6 +224,7 @@ def campaign(kind: str, sink: str, seed: int, strikes: int, folder: Path) -> Tal
             strike_all(world, tally, lambda: start(world, world.sink, full=True), strikes)
             tally.seconds = time.monotonic() - started
             return tally
+        world.engine = deaths.early_engine if kind == "workers" else ForkingEngine
         proxy = Proxy(world.sink.address.port, seed) if kind == "network" else None
         for full in rounds(world):
             if proxy is not None:
@@ -230,6 +233,8 @@ def campaign(kind: str, sink: str, seed: int, strikes: int, folder: Path) -> Tal
             elif world.links is not None:
                 strike_one_round(world, tally, full=full)
                 tally.struck = Counter(world.links.dice.struck)
+            elif kind == "workers":
+                deaths.strike_one_round(world, tally, partial(start, world, world.sink, full=full))
             elif kind == "zombies":
                 stop_one_round(world, tally, full=full, kills=world.random.randrange(1, 3))
             else:

@@ -35,6 +35,8 @@ NURSING = "tests/unit/test_nurse.py"
 AT_TAKE_OVER = "tests/seams/test_mysql_takeover.py"
 NOT_SURE = f"{AT_TAKE_OVER}::test_a_connection_that_is_not_surely_the_recorded_one_is_left_alone"
 SHORT = "tests/flows/test_shortages.py"
+POISON, STEM = "tests/flows/test_poison.py", "tests/unit/test_stem.py"
+WORKER, LOCAL = "mlbatch/worker.py", "mlbatch/engines/local.py"
 NURSE, ENDING = "mlbatch/nurse.py", "mlbatch/connectors/mysql/takeover.py"
 SQLITE = "mlbatch/connectors/sqlite.py"
 SWITCHES, APART = "tests/flows/test_switching.py", "tests/seams/test_generations.py"
@@ -239,9 +241,43 @@ MUTANTS = (
     Mutant("rows of a part that is set aside keep their prediction", "mlbatch/quarantine.py",
            "deletes=sorted_by(batch.filter(pc.is_valid(told)), table.key)",
            "deletes=batch.slice(0, 0)", NURSING),
+    Mutant("a row that may kill is scored before the rows ahead of it are written", WORKER,
+           "                    self.writer.wait()\n                done", "                    pass\n                done",
+           f"{POISON}::test_a_part_that_kills_twice_is_set_aside_whole_and_the_rest_goes_on"),
+    Mutant("a row that is to blame is scored once more", WORKER,
+           "    if task.set_aside is not None and low ==", "    if False and low ==",
+           f"{POISON}::test_the_only_bad_row_of_a_delta_is_to_blame_wherever_it_is"),
+    Mutant("a worker that predicted nothing speaks for the model", WORKER,
+           "any(commit.upserts.num_rows for commit in commits)", "bool(list(commits))",
+           f"{POISON}::test_trials_of_rows_that_no_model_sees_prove_nothing"),
+    Mutant("a pause is passed over", WORKER,
+           "        if self._throttle.reason is not None:\n", "        if False:\n",
+           "tests/flows/test_throttling.py::test_a_flag_file_pauses_the_run"),
+    Mutant("a part begins at its first row again", WORKER,
+           "part, done = state.part, state.done", "part, done = state.part, 0",
+           f"{RESUME}::test_a_part_is_taken_up_in_its_middle"),
+    Mutant("the part of a worker that died is left out", LOCAL,
+           "waiting.appendleft(on_death(WorkerDied(task, code)))",
+           "on_death(WorkerDied(task, code))",
+           f"{RESUME}::test_a_worker_that_is_killed_by_accident_costs_nothing"),
+    Mutant("a worker that died is not replaced", LOCAL,
+           "code)))\n        self._workers.append(_Worker(self._stem, self._work))\n", "code)))\n",
+           f"{RESUME}::test_98_a_row_that_kills_its_worker_is_found_and_set_aside"),
+    Mutant("a part that killed the run is resumed in the run's own process", LOCAL,
+           "if not isolated and (len(tasks)", "if (len(tasks)",
+           f"{POISON}::test_a_single_part_that_kills_the_run_itself_is_set_aside_by_the_next_one"),
+    Mutant("a worker outlives the run", LOCAL,
+           "    _die_with_parent(pipe)\n    dismissed", "    dismissed",
+           f"{STEM}::test_workers_die_although_the_process_that_they_were_forked_from_died_first"),
+    Mutant("a worker that is asked to leave while it clears up stays", LOCAL,
+           "        dismissed.set()\n", "",
+           f"{STEM}::test_a_worker_that_is_asked_to_leave_while_it_clears_up_leaves"),
+    Mutant("an early stem is forgotten by the next run", LOCAL,
+           "            yield self._early[0]\n", "            yield self._early.pop()\n",
+           f"{STEM}::test_an_early_stem_serves_all_runs_of_a_process"),
     Mutant("strikes are not fenced", STORE,
            "if connection.scalar(epoch) != run.epoch:", "if False:",
-           "tests/flows/test_poison.py::test_strikes_are_kept_by_run_and_fenced"),
+           f"{POISON}::test_strikes_are_kept_by_run_and_fenced"),
     Mutant("connections are not on record", SESSION,
            "            takeover.record(self._connection, self._run)\n", "",
            f"{AT_TAKE_OVER}::test_what_an_orphan_holds_is_ended"),

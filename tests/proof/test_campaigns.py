@@ -23,7 +23,8 @@ def test_nothing_is_lost_stale_or_twice_on_mysql(mariadb, tmp_path, kind, strike
 
 
 @pytest.mark.parametrize(
-    ("kind", "strikes"), [("kills", 30), ("storage", 10), ("warehouse", 10), ("pairs", 6)]
+    ("kind", "strikes"),
+    [("kills", 30), ("workers", 6), ("storage", 10), ("warehouse", 10), ("pairs", 6)],
 )
 def test_nothing_is_lost_stale_or_twice_on_sqlite(tmp_path, kind, strikes):
     tally = campaign(kind, "sqlite", 7, strikes, tmp_path)

@@ -12,6 +12,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from toy.harness import DAY_ONE, ToyHarness, note
 from toy.job import Toy
@@ -25,7 +26,7 @@ from mlbatch.connectors.mysql.session import MysqlPartSession
 from mlbatch.connectors.mysql.sink import MysqlSink
 from mlbatch.connectors.mysql.statements import Way
 from mlbatch.connectors.sqlite import SqliteSink
-from mlbatch.engine import PartOutcome, PartTask
+from mlbatch.engine import Engine, PartOutcome, PartTask
 from mlbatch.errors import Busy, Fenced, MlbatchError, RunFailed, TemporaryError
 from mlbatch.inference import infer
 from mlbatch.ledger import Run
@@ -127,6 +128,8 @@ class World:
     clock: int = 0
     links: Links | None = None
     """Where warehouse and store are servers, one of them behind faults."""
+    engine: Callable[[], Engine] = ForkingEngine
+    """Called in the process of an attempt, before anything is opened there."""
 
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
@@ -167,11 +170,12 @@ class World:
 
     def attempt(self, sink: MysqlSink | SqliteSink, *, full: bool) -> int:
         """One try at the run, in this process; see `ended`."""
+        engine = self.engine()
         tools = self.harness.tools
         if self.links is not None:
             hasten_links()
             tools = self.links.struck(tools)
-        tools = replace(tools, sink=sink, engine=ForkingEngine())
+        tools = replace(tools, sink=sink, engine=engine)
         return ended(lambda: infer(Toy, Request(full=full, in_place=True), tools))
 
     def faults(self) -> dict[str, int]:
@@ -195,6 +199,10 @@ class World:
             "twice": int(self._scalar(TWICE) or 0),
         }
 
+    def set_aside(self) -> int:
+        """How many rows were set aside, of whatever run."""
+        return int(self._scalar("SELECT COUNT(*) FROM mlbatch_quarantine") or 0)
+
     def _run_sql(self, statements: tuple[str, ...]) -> None:
         if isinstance(self.sink, MysqlSink):
             with closing(connect(self.sink.address)) as connection:
@@ -205,7 +213,7 @@ class World:
             for statement in statements:
                 connection.execute(statement)
 
-    def _scalar(self, query: str) -> object:
+    def _scalar(self, query: str) -> Any:
         if isinstance(self.sink, MysqlSink):
             with closing(connect(self.sink.address)) as connection:
                 return mysql_address.scalar(connection, query)

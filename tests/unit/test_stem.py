@@ -169,6 +169,12 @@ class Sleeper:
         return PartOutcome(task.part_number, {})
 
 
+def sleeping_run():
+    command = [sys.executable, "-c", f"from {__name__} import run_sleepers; run_sleepers()"]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+
+
 def run_sleepers():
     list(LocalEngine(2).run(Sleeper(), [PartTask(0), PartTask(1)], lambda death: death.task))
 
@@ -177,12 +183,23 @@ def run_sleepers():
 @pytest.mark.parametrize("stopped", [None, 0, 1])
 def test_workers_die_with_the_process_that_they_work_for(stopped):
     """Also while one is stopped, whatever it has inherited."""
-    command = [sys.executable, "-c", f"from {__name__} import run_sleepers; run_sleepers()"]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+    with sleeping_run() as process:
         workers = [int(process.stdout.readline()) for _ in range(2)]
         if stopped is not None:
             os.kill(workers[stopped], signal.SIGSTOP)
         process.kill()
         # The one that is stopped is killed by the process that it was forked from.
+        assert all(gone_in(10, worker) for worker in workers)
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are read from /proc")
+def test_workers_die_although_the_process_that_they_were_forked_from_died_first():
+    with sleeping_run() as process:
+        workers = [int(process.stdout.readline()) for _ in range(2)]
+        stat = Path(f"/proc/{workers[0]}/stat").read_text()
+        stem = int(stat.rpartition(")")[2].split()[1])
+        assert stem not in {process.pid, os.getpid()}
+        os.kill(stem, signal.SIGKILL)
+        assert gone_in(10, stem)
+        process.kill()
         assert all(gone_in(10, worker) for worker in workers)
