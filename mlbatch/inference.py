@@ -197,7 +197,13 @@ def _unload(job: type[Job], run: Run, ledger: Ledger, tools: Tools) -> Run:
     prefix = f"{tools.storage.prefix}mlbatch/{job.name}/{run.run_id}/{attempt}/"
     view = job.features.view
     snapshot = take_snapshot(
-        tools.warehouse, tools.storage, run.new.query, prefix, cursor=view.cursor, zone=view.zone
+        tools.warehouse,
+        tools.storage,
+        run.new.query,
+        prefix,
+        cursor=view.cursor,
+        zone=view.zone,
+        clock=run.new.watermark_high,
     )
     tools.notify(
         "features", f"{counted(snapshot.rows, 'row')} in {counted(len(snapshot.parts), 'part')}"
