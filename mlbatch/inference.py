@@ -133,7 +133,7 @@ def _with_pin(
 
 def _checked(request: Request, tools: Tools) -> Request:
     if request.slot is not None:
-        day = check_slot(request.slot, tools.warehouse.now().date())
+        day = check_slot(request.slot, tools.warehouse.now())
         return replace(request, slot=day)
     return request
 
