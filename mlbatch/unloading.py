@@ -7,10 +7,10 @@ becomes several parts, so that no worker is left alone with it at the end.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
@@ -24,6 +24,9 @@ from mlbatch.window import EARLIEST, LATEST, in_zone
 
 PIECE_BYTES = 16 << 20
 """Of a part that is cut out of a larger file: some 50,000 long texts, a few seconds of one core."""
+
+PARTS_KEPT = timedelta(days=14)
+"""How long one may look at a row that was set aside; the bucket's rule in ``deploy`` has the same."""
 
 LOOKERS = 8
 """Threads that look at files: what it takes is mostly the store's answers."""
@@ -70,6 +73,13 @@ def take_snapshot(
     pieces = (piece for pieces, _, _ in looked_at for piece in pieces if piece.rows)
     parts = tuple(replace(piece, number=number) for number, piece in enumerate(pieces))
     return Snapshot(prefix, parts, max(cursors, default=None))
+
+
+def discard_old(storage: Storage, prefix: str, is_over: Callable[[str], bool]) -> None:
+    """Let go of what lies below ``prefix`` since `PARTS_KEPT`, if what its folder is named after is over."""
+    for old in storage.older(prefix, PARTS_KEPT):
+        if is_over(old.removeprefix(prefix).removesuffix("/")):
+            storage.discard(old)
 
 
 def _look(
