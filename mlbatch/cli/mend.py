@@ -85,7 +85,7 @@ def _text(job: str, found: Differences, aside: int, *, mended: bool) -> str:
             f"{found.set_aside:>8,} set aside by earlier runs and unchanged since: {again}"
         )
     if not (found.wanting.count or found.gone.count):
-        lines.append("Nothing is missing, stale or surplus.")
+        lines.append(f"Nothing {'else ' * bool(found.set_aside)}is missing, stale or surplus.")
     elif aside:
         lines.append(f"{aside:,} of these rows are quarantined (see mlbatch show {job}).")
     elif mended:
