@@ -55,7 +55,7 @@ def complete(job: type[Job], tools: Tools, generation: str, pin: ModelPin) -> in
     for _ in range(MEND_ROUNDS):
         found = _wanting(job, tools, generation, pin.version)
         if not (found.wanting.count or found.gone.count):
-            return found.set_aside
+            return found.set_aside.count
         told = f"{found.wanting.count} rows wanting, {found.gone.count} surplus"
         tools.notify("verify", f"{generation}: {told}; they are predicted again")
         for request in mending(job, found):

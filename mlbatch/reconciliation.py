@@ -54,7 +54,7 @@ class Differences:
     """Predicted, and no longer in the source."""
     wanting: Found = Found()
     """Missing, stale or outdated, each once: rows to predict again."""
-    set_aside: int = 0
+    set_aside: Found = Found()
     """Rows without a prediction that are excused, and no other is."""
     source_rows: int = 0
     table_rows: int = 0
@@ -149,14 +149,15 @@ def compare(
     # Not only later: a source that was restored has older times than were predicted.
     changed = pc.fill_null(pc.not_equal(both[_SOURCE_AT], both[_TABLE_AT]), fill_value=False)
     other = pc.not_equal(both[_VERSION], both[_VERSION] if version is None else version)
-    left = missing if aside is None else missing.filter(pc.invert(_excused(missing, key, aside)))
+    is_aside = pa.repeat(False, len(missing)) if aside is None else _excused(missing, key, aside)  # noqa: FBT003
+    left, aside_now = missing.filter(pc.invert(is_aside)), missing.filter(is_aside)
     return Differences(
         missing=_found([left], key),
         stale=_found([both.filter(changed)], key),
         outdated=_found([both.filter(other)], key),
         gone=_found([joined.filter(pc.and_(pc.invert(in_source), in_table))], key),
         wanting=_found([left, both.filter(pc.or_(changed, other))], key),
-        set_aside=missing.num_rows - left.num_rows,
+        set_aside=_found([aside_now], key),
         source_rows=source.num_rows,
         table_rows=table.num_rows,
     )

@@ -59,8 +59,8 @@ def reconcile(
 ) -> Reconciled:
     """Compare source and table by key, then predict again what is missing, stale or outdated.
 
-    What changed after the watermark is left to the next delta, and a row that was set aside stays so
-    until it changes. Predictions whose row vanished from the source are removed, if they are no more
+    What changed after the watermark is left to the next delta. Where rows were set aside, so many that
+    no query names them, each stays so until it changes. Predictions whose row vanished from the source are removed, if they are no more
     than ``max_deletes`` (one in a hundred rows by default, or `FEW_DELETES`); else GateRefused, and
     none is removed.
     Raises UsageError where there is no table yet, or a run of it was left; Busy where one is going on.
@@ -108,7 +108,12 @@ def _compared(
     excuses = excused(job, tools, tools.sink.ledger().serving(table.name))
     if anew:
         excuses = replace(excuses, set_aside=())
-    return compared(job, tools, table, model.version if model else None, excuses)
+    found = compared(job, tools, table, model.version if model else None, excuses)
+    if found.wanting.count + found.set_aside.count > MAX_KEYS:
+        return found
+    # So few are tried each time: the ledger does not know a mended row that came late with an old time.
+    missing, wanting = found.missing + found.set_aside, found.wanting + found.set_aside
+    return replace(found, missing=missing, wanting=wanting, set_aside=Found())
 
 
 def excused(job: type[Job], tools: Tools, generation: str) -> Excuses:
