@@ -50,13 +50,19 @@ def count_window(job: type[Job], plan: Plan, facts: Facts, tools: Tools) -> Prob
     for notice in view.notices:
         tools.notify("notice", notice)
     mark = facts.watermark
-    return count_rows(view, plan.window, tools, newer_than=mark.value if mark else None)
+    since = mark.value if mark else None
+    return count_rows(view, plan.window, tools, newer_than=since, clock=facts.now)
 
 
 def count_rows(
-    view: View, window: Window, tools: Tools, newer_than: datetime | None = None
+    view: View,
+    window: Window,
+    tools: Tools,
+    *,
+    newer_than: datetime | None = None,
+    clock: datetime | None = None,
 ) -> Probe:
-    """Count ``view``'s rows in ``window``, and tell of keys that are repeated in it."""
+    """Count ``view``'s rows in ``window``; tell of repeated keys, and of rows later than ``clock``."""
     query = view.query.probe(
         window,
         key=view.key,
@@ -64,12 +70,19 @@ def count_rows(
         zone=view.zone,
         null_cursor=view.null_cursor,
         newer_than=newer_than,
+        clock=clock if view.cursor else None,
     )
     counts = tools.warehouse.fetch(query).to_pylist()[0]
     duplicates = counts["keyed_rows"] - counts["distinct_keys"]
     if duplicates:
         keys = ", ".join(view.key)
         line = f"{duplicates} rows repeat a key ({keys}); the newest row of each key is taken"
+        tools.notify("notice", line)
+    if counts["future"]:
+        line = (
+            f"{counts['future']} rows lie in the future: their {view.cursor} is later than the "
+            f"warehouse's clock, {clock:%Y-%m-%d %H:%M:%S} UTC; each run reads them again"
+        )
         tools.notify("notice", line)
     return Probe(counts["rows"], duplicates, counts["newer"])
 

@@ -35,7 +35,7 @@ from mlbatch.project import code_digest
 from mlbatch.reporting import counted, record
 from mlbatch.scoring import Predictor
 from mlbatch.tracking import CHAMPION
-from mlbatch.unloading import take_snapshot
+from mlbatch.unloading import discard_old, take_snapshot
 from mlbatch.window import advance
 from mlbatch.worker import PartWorker
 
@@ -133,7 +133,7 @@ def _with_pin(
 
 def _checked(request: Request, tools: Tools) -> Request:
     if request.slot is not None:
-        day = check_slot(request.slot, tools.warehouse.now().date())
+        day = check_slot(request.slot, tools.warehouse.now())
         return replace(request, slot=day)
     return request
 
@@ -177,7 +177,22 @@ def _carry_out(
             )
         raise
     aside = parts_aside(run.run_id, ledger)
+    _discard_old(job, run, ledger, tools)
     return Inference(plan, record(run, ledger, tools), totals, probe, seconds, aside)
+
+
+def _discard_old(job: type[Job], run: Run, ledger: Ledger, tools: Tools) -> None:
+    """Let go of the parts of runs that ended, and of trainings, a good while before this ``run``."""
+
+    def has_ended(run_id: str) -> bool:
+        found = ledger.run(run_id)
+        return found is not None and found.state.is_terminal and run_id != run.run_id
+
+    prefix = f"{tools.storage.prefix}mlbatch/{job.name}/"
+    # The data is in: no trouble with an old folder may fail its run.
+    with suppress(MlbatchError):
+        discard_old(tools.storage, prefix, has_ended)
+        discard_old(tools.storage, f"{prefix}train/", lambda _: True)
 
 
 def _latest(ledger: Ledger, run: Run) -> Run:
@@ -197,7 +212,13 @@ def _unload(job: type[Job], run: Run, ledger: Ledger, tools: Tools) -> Run:
     prefix = f"{tools.storage.prefix}mlbatch/{job.name}/{run.run_id}/{attempt}/"
     view = job.features.view
     snapshot = take_snapshot(
-        tools.warehouse, tools.storage, run.new.query, prefix, cursor=view.cursor, zone=view.zone
+        tools.warehouse,
+        tools.storage,
+        run.new.query,
+        prefix,
+        cursor=view.cursor,
+        zone=view.zone,
+        clock=run.new.watermark_high,
     )
     tools.notify(
         "features", f"{counted(snapshot.rows, 'row')} in {counted(len(snapshot.parts), 'part')}"

@@ -17,8 +17,8 @@ from mlbatch.keys import text
 from mlbatch.ledger import ModelPin
 from mlbatch.pinning import loader
 from mlbatch.planner import Repair, Request
-from mlbatch.reconciliation import Differences, Excuses, Keys
-from mlbatch.repair import compared, mending, nameable, pieces, read_beside
+from mlbatch.reconciliation import Differences, Keys
+from mlbatch.repair import compared, excused, mending, nameable, pieces, read_beside
 from mlbatch.scoring import Scorer
 from mlbatch.table import OutputTable
 from mlbatch.tools import Tools
@@ -55,7 +55,7 @@ def complete(job: type[Job], tools: Tools, generation: str, pin: ModelPin) -> in
     for _ in range(MEND_ROUNDS):
         found = _wanting(job, tools, generation, pin.version)
         if not (found.wanting.count or found.gone.count):
-            return found.set_aside
+            return found.set_aside.count
         told = f"{found.wanting.count} rows wanting, {found.gone.count} surplus"
         tools.notify("verify", f"{generation}: {told}; they are predicted again")
         for request in mending(job, found):
@@ -68,10 +68,7 @@ def complete(job: type[Job], tools: Tools, generation: str, pin: ModelPin) -> in
 
 def _wanting(job: type[Job], tools: Tools, generation: str, version: int) -> Differences:
     """What is not as the source says, and neither quarantined nor the next delta's."""
-    mark = tools.sink.ledger().watermark(job.name, generation)
-    late = mark.value.replace(tzinfo=None) if mark else None
-    excuses = Excuses(late, tools.sink.ledger().keys_set_aside(job.output.table.name, generation))
-    return compared(job, tools, standing(job, generation), version, excuses)
+    return compared(job, tools, standing(job, generation), version, excused(job, tools, generation))
 
 
 def inspect(

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from mlbatch.window import Watermark
 
 
+FIRST_ZONE = timedelta(hours=14)
+"""How far the zone in which a day begins first is ahead of UTC."""
+
+
 @dataclass(frozen=True, slots=True)
 class Repair:
     """Rows to look at again, by key."""
@@ -190,10 +194,15 @@ def slot_day(text: str) -> date:
         raise UsageError(message, hint="write it as 2026-11-23") from error
 
 
-def check_slot(text: str, today: date) -> str:
-    """A slot is a day that has begun; anything else raises UsageError."""
+def check_slot(text: str, now: datetime) -> str:
+    """A slot is a day that has begun; anything else raises UsageError.
+
+    It names a run and chooses no row, so any zone's day will do: a scheduler of Japan is a day ahead
+    of UTC each night.
+    """
     day = slot_day(text)
-    if day > today:
-        message = f"the slot {text} is in the future (the warehouse says {today})"
+    if day > (utc(now) + FIRST_ZONE).date():
+        told = f"{utc(now):%Y-%m-%d %H:%M} UTC"
+        message = f"the slot {text} is in the future everywhere (the warehouse says {told})"
         raise UsageError(message, hint="a slot names the day whose data is processed")
     return day.isoformat()

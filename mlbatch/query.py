@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Literal, cast
-from zoneinfo import ZoneInfo
 
 from sqlglot import exp
 
@@ -28,7 +27,7 @@ from mlbatch.sql import (
     render,
     verbatim,
 )
-from mlbatch.window import Window
+from mlbatch.window import Window, in_zone
 
 NullCursor = Literal["always", "never"]
 _BEGINNING = datetime(1, 1, 1)  # noqa: DTZ001  a literal of the cursor's own zone
@@ -131,7 +130,7 @@ class FeatureQuery:
         """
         named = self._named(keys, gone, key)
         same = [exp.EQ(this=_column(k), expression=exp.column(_quoted(k), "g")) for k in key]
-        known = {name: _in_zone(at, zone) for name, at in (marks or {}).items()}
+        known = {name: in_zone(at, zone) for name, at in (marks or {}).items()}
         chosen = (
             exp.select(*[_or_tombstone(name, key, known) for name in columns])
             .from_(named.subquery("g"))
@@ -169,11 +168,14 @@ class FeatureQuery:
         zone: str = "UTC",
         null_cursor: NullCursor = "always",
         newer_than: datetime | None = None,
+        clock: datetime | None = None,
     ) -> str:
-        """One row of counts: ``rows``, ``keyed_rows``, ``distinct_keys``, ``newer``."""
+        """One row of counts: ``rows``, ``keyed_rows``, ``distinct_keys``, ``newer``, ``future``."""
         grouped = exp.select(*[_column(name) for name in key]).from_(self.source(window, zone))
         grouped = grouped.select(exp.alias_(exp.Count(this=exp.Star()), "n"))
         grouped = grouped.select(exp.alias_(_count_newer(cursor, newer_than, zone), "newer"))
+        ahead = _count_newer(cursor, clock, zone) if clock else exp.Literal.number(0)
+        grouped = grouped.select(exp.alias_(ahead, "future"))
         condition = _within(window, cursor, zone, null_cursor)
         if condition is not None:
             grouped = grouped.where(condition)
@@ -184,6 +186,7 @@ class FeatureQuery:
             "keyed_rows": _sum(_when(keyed, exp.column("n", "g"))),
             "distinct_keys": _sum(_when(keyed, exp.Literal.number(1))),
             "newer": _sum(exp.column("newer", "g")),
+            "future": _sum(exp.column("future", "g")),
         }
         items = [exp.alias_(value, name, quoted=True) for name, value in counts.items()]
         return render(exp.select(*items).from_(grouped.subquery("g")))
@@ -197,8 +200,8 @@ class FeatureQuery:
     def source(self, window: Window, zone: str = "UTC", name: str = "q") -> exp.Subquery:
         """The author's own words as a source; what they leave open is bound to the window's edges."""
         bounds = {
-            "since": _in_zone(window.since, zone) if window.since else _BEGINNING,
-            "until": _in_zone(window.until, zone) if window.until else _END,
+            "since": in_zone(window.since, zone) if window.since else _BEGINNING,
+            "until": in_zone(window.until, zone) if window.until else _END,
         }
         own = {p: naive_timestamp(bounds[p]) for p in placeholders(self.tree) if p in bounds}
 
@@ -224,14 +227,6 @@ def _column(name: str) -> exp.Column:
     return exp.column(_quoted(name), "q")
 
 
-def _in_zone(instant: datetime, zone: str) -> datetime:
-    try:
-        return instant.astimezone(ZoneInfo(zone)).replace(tzinfo=None)
-    except OverflowError:
-        # Within a day of either end of the calendar: no real row is on the other side.
-        return instant.replace(tzinfo=None)
-
-
 def _within(
     window: Window, cursor: str | None, zone: str, null_cursor: NullCursor
 ) -> exp.Expr | None:
@@ -239,10 +234,10 @@ def _within(
         return None
     conditions: list[exp.Expr] = []
     if window.since is not None:
-        low = naive_timestamp(_in_zone(window.since, zone))
+        low = naive_timestamp(in_zone(window.since, zone))
         conditions.append(exp.GTE(this=_column(cursor), expression=low))
     if window.until is not None:
-        high = naive_timestamp(_in_zone(window.until, zone))
+        high = naive_timestamp(in_zone(window.until, zone))
         conditions.append(exp.LT(this=_column(cursor), expression=high))
     inside: exp.Expr = exp.and_(*conditions)
     if null_cursor == "never":
@@ -290,7 +285,7 @@ def _newest(chosen: exp.Select, key: tuple[str, ...], cursor: str | None) -> exp
 def _count_newer(cursor: str | None, newer_than: datetime | None, zone: str) -> exp.Expr:
     if cursor is None or newer_than is None:
         return exp.Count(this=exp.Star())
-    mark = naive_timestamp(_in_zone(newer_than, zone))
+    mark = naive_timestamp(in_zone(newer_than, zone))
     newer = exp.GT(this=_column(cursor), expression=mark)
     return exp.Sum(this=_when(newer, exp.Literal.number(1)))
 

@@ -7,7 +7,7 @@ tombstone. This can, because it looks at every key.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -21,6 +21,8 @@ Keys = tuple[tuple[object, ...], ...]
 TOLD_ROWS = 1_000
 NAMED = 20_000
 """Keys of a kind that are kept; the others are counted."""
+_UNTIL = "mlbatch_until"
+ASIDE = pa.schema([(TOLD, pa.string()), (_UNTIL, pa.timestamp("us"))])
 _SOURCE_AT, _TABLE_AT, _VERSION = "mlbatch_source_at", "mlbatch_table_at", "mlbatch_version"
 
 
@@ -52,7 +54,7 @@ class Differences:
     """Predicted, and no longer in the source."""
     wanting: Found = Found()
     """Missing, stale or outdated, each once: rows to predict again."""
-    set_aside: int = 0
+    set_aside: Found = Found()
     """Rows without a prediction that are excused, and no other is."""
     source_rows: int = 0
     table_rows: int = 0
@@ -77,8 +79,9 @@ class Excuses:
 
     changed_after: datetime | None = None
     """Rows that changed or went later than this, naive UTC, are the next delta's."""
-    set_aside: Iterable[str] = ()
-    """Keys, as the quarantine has them, of rows that may lack a prediction; read once, in any order."""
+    set_aside: Iterable[tuple[str, datetime | None]] = ()
+    """Keys, as the quarantine has them, and until when a row of this key may have changed and still lack
+    a prediction (UTC); None, it may not. Read once; of a key that comes again the last counts."""
 
 
 def compare_all(
@@ -104,16 +107,22 @@ def compare_all(
         if excuses.changed_after is not None:
             at = pa.scalar(excuses.changed_after, rows["source_at"].type)
             recent = rows.filter(pc.greater(rows["source_at"], at))
-        found += compare(live, predictions, key, version, recent=recent, aside=told[TOLD])
+        found += compare(live, predictions, key, version, recent=recent, aside=told)
     return found
 
 
-def _told(keys: Iterable[str]) -> pa.RecordBatchReader:
-    """``keys`` as a stream for `together`."""
-    schema, left = pa.schema([(TOLD, pa.string())]), iter(keys)
+def _told(keys: Iterable[tuple[str, datetime | None]]) -> pa.RecordBatchReader:
+    """``keys`` as a stream for `together`, which keeps their order."""
+    left = iter(keys)
     pages = iter(lambda: list(itertools.islice(left, TOLD_ROWS)), [])
-    batches = (pa.record_batch([pa.array(page, pa.string())], schema) for page in pages)
-    return pa.RecordBatchReader.from_batches(schema, batches)
+    return pa.RecordBatchReader.from_batches(ASIDE, map(as_aside, pages))
+
+
+def as_aside(keys: Sequence[tuple[str, datetime | None]]) -> pa.RecordBatch:
+    """Keys that were set aside as `compare` takes them."""
+    told, until = [key for key, _ in keys], [at and at.replace(tzinfo=None) for _, at in keys]
+    arrays = [pa.array(told, pa.string()), pa.array(until, ASIDE.field(_UNTIL).type)]
+    return pa.RecordBatch.from_arrays(arrays, schema=ASIDE)
 
 
 def compare(
@@ -123,12 +132,12 @@ def compare(
     version: int | None,
     *,
     recent: pa.Table | None = None,
-    aside: pa.Array | pa.ChunkedArray | None = None,
+    aside: pa.Table | None = None,
 ) -> Differences:
     """Find the differences of rows in memory; see `compare_all`.
 
-    ``source`` has live rows only; the keys of ``recent`` are in no difference, and rows whose key's
-    text is in ``aside`` may be missing.
+    ``source`` has live rows only; the keys of ``recent`` are in no difference, and rows that have not
+    changed since ``aside`` says their key's text last may be missing.
     """
     joined = _joined(source, table, key)
     if recent is not None:
@@ -140,14 +149,15 @@ def compare(
     # Not only later: a source that was restored has older times than were predicted.
     changed = pc.fill_null(pc.not_equal(both[_SOURCE_AT], both[_TABLE_AT]), fill_value=False)
     other = pc.not_equal(both[_VERSION], both[_VERSION] if version is None else version)
-    left = missing if aside is None else missing.filter(pc.invert(_named(missing, key, aside)))
+    is_aside = pa.repeat(False, len(missing)) if aside is None else _excused(missing, key, aside)  # noqa: FBT003
+    left, aside_now = missing.filter(pc.invert(is_aside)), missing.filter(is_aside)
     return Differences(
         missing=_found([left], key),
         stale=_found([both.filter(changed)], key),
         outdated=_found([both.filter(other)], key),
         gone=_found([joined.filter(pc.and_(pc.invert(in_source), in_table))], key),
         wanting=_found([left, both.filter(pc.or_(changed, other))], key),
-        set_aside=missing.num_rows - left.num_rows,
+        set_aside=_found([aside_now], key),
         source_rows=source.num_rows,
         table_rows=table.num_rows,
     )
@@ -165,11 +175,13 @@ def _keyed(rows: pa.Table, key: tuple[str, ...]) -> pa.Table:
     return rows.filter(pc.is_valid(texts(rows, key)))
 
 
-def _named(
-    rows: pa.Table, key: tuple[str, ...], told: pa.Array | pa.ChunkedArray
-) -> pa.ChunkedArray:
+def _excused(rows: pa.Table, key: tuple[str, ...], aside: pa.Table) -> pa.ChunkedArray:
+    """Whether each row is as it was when it was set aside, and that was the last that befell it."""
+    newest_first = aside.take(pa.array(range(aside.num_rows - 1, -1, -1), pa.int64()))
     cut = pc.utf8_slice_codeunits(texts(rows, key), 0, TEXT_CHARACTERS)
-    return pc.is_in(cut, value_set=told)
+    place = pc.index_in(cut, value_set=newest_first[TOLD].combine_chunks())
+    until = newest_first[_UNTIL].take(place)
+    return pc.fill_null(pc.less_equal(rows[_SOURCE_AT], until), fill_value=False)
 
 
 def _found(parts: Iterable[pa.Table], key: tuple[str, ...]) -> Found:

@@ -36,6 +36,8 @@ MAX_KEYS = 2_000
 READ_ROWS = 20_000
 DELETE_SHARE = 0.01
 """A source that lost more of its rows at once was probably lost itself."""
+FEW_DELETES = 10
+"""So few may always go, from a table that has twice as many: one in a hundred of a small one is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +59,10 @@ def reconcile(
 ) -> Reconciled:
     """Compare source and table by key, then predict again what is missing, stale or outdated.
 
-    Predictions whose row vanished from the source are removed, if they are no more than
-    ``max_deletes`` (one in a hundred rows by default); else GateRefused, and none is removed.
+    What changed after the watermark is left to the next delta. Where rows were set aside, so many that
+    no query names them, each stays so until it changes. Predictions whose row vanished from the source are removed, if they are no more
+    than ``max_deletes`` (one in a hundred rows by default, or `FEW_DELETES`); else GateRefused, and
+    none is removed.
     Raises UsageError where there is no table yet, or a run of it was left; Busy where one is going on.
     """
     model = served(_quiet_runs(job, tools))
@@ -68,8 +72,12 @@ def reconcile(
     found = _compared(job, tools, model)
     if dry_run or not (found.wanting.count or found.gone.count):
         return Reconciled(found)
-    limit = int(found.table_rows * DELETE_SHARE) if max_deletes is None else max_deletes
+    limit = _most_deletes(found.table_rows) if max_deletes is None else max_deletes
     return Reconciled(found, tuple(_mended(job, tools, found, model, limit)))
+
+
+def _most_deletes(rows: int) -> int:
+    return max(int(rows * DELETE_SHARE), min(FEW_DELETES, rows // 2))
 
 
 def _mended(
@@ -92,8 +100,28 @@ def _mended(
         found = _compared(job, tools, model)
 
 
-def _compared(job: type[Job], tools: Tools, model: ModelPin | None) -> Differences:
-    return compared(job, tools, job.output.table, model.version if model else None)
+def _compared(
+    job: type[Job], tools: Tools, model: ModelPin | None, *, anew: bool = False
+) -> Differences:
+    """Compare with the table that serves; ``anew``, what was set aside is wanting as well."""
+    table = job.output.table
+    excuses = excused(job, tools, tools.sink.ledger().serving(table.name))
+    if anew:
+        excuses = replace(excuses, set_aside=())
+    found = compared(job, tools, table, model.version if model else None, excuses)
+    if found.wanting.count + found.set_aside.count > MAX_KEYS:
+        return found
+    # So few are tried each time: the ledger does not know a mended row that came late with an old time.
+    missing, wanting = found.missing + found.set_aside, found.wanting + found.set_aside
+    return replace(found, missing=missing, wanting=wanting, set_aside=Found())
+
+
+def excused(job: type[Job], tools: Tools, generation: str) -> Excuses:
+    """Rows of a generation that are the next delta's, and those that stay in quarantine."""
+    ledger = tools.sink.ledger()
+    mark = ledger.watermark(job.name, generation)
+    late = mark.value.replace(tzinfo=None) if mark else None
+    return Excuses(late, ledger.keys_set_aside(job.output.table.name, generation))
 
 
 def compared(
@@ -101,7 +129,7 @@ def compared(
     tools: Tools,
     table: OutputTable,
     version: int | None,
-    excuses: Excuses = Excuses(),  # noqa: B008  a value
+    excuses: Excuses,
 ) -> Differences:
     """Compare the source as it is now with the rows of ``table``; see `compare_all`."""
     key = [column for column in table.columns if column.name in table.key]
@@ -123,7 +151,7 @@ def retry(job: type[Job], tools: Tools) -> Inference | None:
     keys = tuple(key for key in told.values() if key is not None)
     others = 0
     if None in told.values() or any(row.reason == UNREADABLE for row in rows):
-        wanting = _compared(job, tools, served(quiet)).wanting
+        wanting = _compared(job, tools, served(quiet), anew=True).wanting
         keys, others = tuple(dict.fromkeys((*keys, *wanting.first))), wanting.count
     if not keys:
         return None

@@ -11,6 +11,8 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     import pyarrow as pa
 
     from mlbatch.generation import Active, Generation
@@ -165,10 +167,14 @@ class Ledger(Protocol):
         """The first rows that a run set aside."""
         ...
 
-    def keys_set_aside(self, output_table: str, generation: str) -> Iterator[str]:
-        """The keys of all rows that runs of a generation set aside, as `keys.texts` tells them.
+    def keys_set_aside(
+        self, output_table: str, generation: str
+    ) -> Iterator[tuple[str, datetime | None]]:
+        """The keys of rows that runs of a generation set aside, and the frozen clock of each run.
 
-        Each as often as it was, cut to `keys.TEXT_CHARACTERS`; a page of them is in memory at once.
+        Oldest run first, from the last one on that read everything and was finished: a row that was set
+        aside before it was looked at anew. None instead of the clock of a run that is not DONE. Keys
+        are as `keys.texts` tells them, cut to `keys.TEXT_CHARACTERS`, a page of them in memory at once.
         """
         ...
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+
     import pyarrow as pa
 
 
@@ -48,6 +50,13 @@ class Storage(Protocol):
 
     def put(self, uri: str, data: bytes) -> None:
         """Write an object whole."""
+        ...
+
+    def older(self, prefix: str, than: timedelta) -> tuple[str, ...]:
+        """Prefixes right below ``prefix`` to which nothing came for so long.
+
+        None where a rule of the store removes old objects.
+        """
         ...
 
     def discard(self, prefix: str) -> None:

@@ -7,10 +7,10 @@ becomes several parts, so that no worker is left alone with it at the end.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
@@ -20,10 +20,13 @@ import pyarrow.parquet as pq
 
 from mlbatch.errors import SnapshotError, out_of_resources
 from mlbatch.snapshot import ManifestEntry, Part, Snapshot, piece_uri, read_manifest
-from mlbatch.window import EARLIEST, LATEST
+from mlbatch.window import EARLIEST, LATEST, in_zone
 
 PIECE_BYTES = 16 << 20
 """Of a part that is cut out of a larger file: some 50,000 long texts, a few seconds of one core."""
+
+PARTS_KEPT = timedelta(days=14)
+"""How long one may look at a row that was set aside; the bucket's rule in ``deploy`` has the same."""
 
 LOOKERS = 8
 """Threads that look at files: what it takes is mostly the store's answers."""
@@ -41,11 +44,12 @@ def take_snapshot(
     *,
     cursor: str | None = None,
     zone: str = "UTC",
+    clock: datetime | None = None,
 ) -> Snapshot:
     """Unload ``select`` below ``prefix``, which nobody may have used before.
 
-    ``cursor`` names the column whose highest value the snapshot reports, in ``zone``. Raises
-    SnapshotError where manifest, objects, footers and the warehouse's own count disagree.
+    ``cursor`` names the column whose highest value up to ``clock`` the snapshot reports, in ``zone``.
+    Raises SnapshotError where manifest, objects, footers and the warehouse's own count disagree.
     """
     unloaded = warehouse.unload(select, prefix)
     if unloaded.manifest_uri is None:
@@ -61,7 +65,9 @@ def take_snapshot(
         raise SnapshotError(message, hint="run again; the unload was cut short")
     full = [entry for entry in entries if entry.rows or entry.bytes]
     with ThreadPoolExecutor(LOOKERS, "mlbatch-look") as threads:
-        looked_at = list(threads.map(lambda entry: _look(storage, entry, cursor, zone), full))
+        looked_at = list(
+            threads.map(lambda entry: _look(storage, entry, cursor, zone, clock), full)
+        )
     cursors = [highest for _, highest, _ in looked_at if highest is not None]
     _check_schemas(prefix, [schema for _, _, schema in looked_at])
     pieces = (piece for pieces, _, _ in looked_at for piece in pieces if piece.rows)
@@ -69,8 +75,15 @@ def take_snapshot(
     return Snapshot(prefix, parts, max(cursors, default=None))
 
 
+def discard_old(storage: Storage, prefix: str, is_over: Callable[[str], bool]) -> None:
+    """Let go of what lies below ``prefix`` since `PARTS_KEPT`, if what its folder is named after is over."""
+    for old in storage.older(prefix, PARTS_KEPT):
+        if is_over(old.removeprefix(prefix).removesuffix("/")):
+            storage.discard(old)
+
+
 def _look(
-    storage: Storage, entry: ManifestEntry, cursor: str | None, zone: str
+    storage: Storage, entry: ManifestEntry, cursor: str | None, zone: str, clock: datetime | None
 ) -> tuple[list[Part], datetime | None, pa.Schema]:
     stored = storage.stat(entry.uri)
     if stored.bytes != entry.bytes:
@@ -80,7 +93,7 @@ def _look(
         with storage.peek(entry.uri, stored) as file:
             parquet = pq.ParquetFile(file)
             rows = parquet.metadata.num_rows
-            highest = highest_cursor(parquet, cursor, zone) if cursor else None
+            highest = highest_cursor(parquet, cursor, zone, clock) if cursor else None
             pieces = list(
                 _pieces(parquet.metadata, Part(0, entry.uri, rows, entry.bytes, stored.etag))
             )
@@ -111,19 +124,25 @@ def _pieces(metadata: pq.FileMetaData, whole: Part) -> Iterator[Part]:
             begin, rows, size = begin + rows, 0, 0
 
 
-def highest_cursor(parquet: pq.ParquetFile, cursor: str, zone: str) -> datetime | None:
+def highest_cursor(
+    parquet: pq.ParquetFile, cursor: str, zone: str, clock: datetime | None = None
+) -> datetime | None:
     """Largest value of the column ``cursor``, which is in ``zone``, in UTC; None where there is none.
 
-    Rows beyond the years of a datetime are quarantined, and do not count: they move no watermark.
+    Rows beyond the years of a datetime are quarantined, and do not count: they move no watermark. Nor
+    do rows later than ``clock``: one of a wrong year would carry it over all that is loaded late.
     """
-    of_groups = (_highest_of(parquet, n, cursor) for n in range(parquet.num_row_groups))
+    last = LATEST if clock is None else in_zone(clock, zone)
+    of_groups = (_highest_of(parquet, n, cursor, last) for n in range(parquet.num_row_groups))
     value = max((value for value in of_groups if value is not None), default=None)
     return None if value is None else to_utc(value, zone)
 
 
-def _highest_of(parquet: pq.ParquetFile, group: int, cursor: str) -> datetime | None:
+def _highest_of(
+    parquet: pq.ParquetFile, group: int, cursor: str, latest: datetime
+) -> datetime | None:
     kind = pa.timestamp("us")
-    first, last = pa.scalar(EARLIEST, kind), pa.scalar(LATEST, kind)
+    first, last = pa.scalar(EARLIEST, kind), pa.scalar(latest, kind)
     stated = _stated(parquet.metadata.row_group(group), cursor)
     if stated is not None and first.value <= stated <= last.value:
         return pa.scalar(stated, kind).as_py()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 from mlbatch.errors import UsageError
 
@@ -23,6 +24,15 @@ def utc(instant: datetime) -> datetime:
     except OverflowError as error:
         message = f"the instant {instant.isoformat()} is beyond the years 1 to 9999 of UTC"
         raise UsageError(message) from error
+
+
+def in_zone(instant: datetime, zone: str) -> datetime:
+    """``instant`` as a column without a time zone says it, whose values mean ``zone``."""
+    try:
+        return instant.astimezone(ZoneInfo(zone)).replace(tzinfo=None)
+    except OverflowError:
+        # Within a day of either end of the calendar: no real row is on the other side.
+        return instant.replace(tzinfo=None)
 
 
 EARLIEST = datetime(1, 1, 1)  # noqa: DTZ001  in any column's own zone

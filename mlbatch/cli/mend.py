@@ -27,7 +27,7 @@ SHOWN = 3
 @click.option(
     "--max-deletes",
     type=click.IntRange(min=0),
-    help="Most predictions to remove whose row has vanished; one in a hundred by default.",
+    help="Most predictions to remove whose row has vanished; one in a hundred, or ten, by default.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 @click.pass_obj
@@ -46,7 +46,7 @@ def reconcile_command(
     mended, aside = bool(done.runs), sum(run.totals.quarantined for run in done.runs)
     facts = _facts(job, done.found, aside, mended=mended)
     tell(facts, _text(job, done.found, aside, mended=mended), as_json=as_json)
-    return ExitCode.QUARANTINED if aside else ExitCode.DONE
+    return ExitCode.QUARANTINED if aside or done.found.set_aside.count else ExitCode.DONE
 
 
 def _facts(job: str, found: Differences, aside: int, *, mended: bool) -> dict[str, object]:
@@ -59,6 +59,7 @@ def _facts(job: str, found: Differences, aside: int, *, mended: bool) -> dict[st
         "stale": found.stale.count,
         "outdated": found.outdated.count,
         "gone": found.gone.count,
+        "set_aside": found.set_aside.count,
         "mended": mended and not aside,
         "rows_quarantined": aside,
     }
@@ -78,8 +79,15 @@ def _text(job: str, found: Differences, aside: int, *, mended: bool) -> str:
             first = ", ".join(text(key) for key in kind.first[:SHOWN])
             more = " ..." if kind.count > SHOWN else ""
             lines.append(f"{kind.count:>8,} {meaning}: {first}{more}")
+    if found.set_aside.count:
+        again = f"mlbatch run {job} --mode infer --full tries them again"
+        lines.append(
+            f"{found.set_aside.count:>8,} set aside by earlier runs and unchanged since: {again}"
+        )
     if not (found.wanting.count or found.gone.count):
-        lines.append("Nothing is missing, stale or surplus.")
+        lines.append(
+            f"Nothing {'else ' * bool(found.set_aside.count)}is missing, stale or surplus."
+        )
     elif aside:
         lines.append(f"{aside:,} of these rows are quarantined (see mlbatch show {job}).")
     elif mended:

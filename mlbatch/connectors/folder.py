@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import pyarrow as pa
 
@@ -71,6 +73,15 @@ class FolderStorage:
         path = self.path(uri)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
+
+    def older(self, prefix: str, than: timedelta) -> tuple[str, ...]:
+        """See `mlbatch.storage.Storage.older`."""
+        limit = time.time() - than.total_seconds()
+        with suppress(OSError):
+            folders = [child for child in self.path(prefix).iterdir() if child.is_dir()]
+            old = sorted(child.name for child in folders if child.stat().st_mtime < limit)
+            return tuple(f"{prefix}{quote(name)}/" for name in old)
+        return ()
 
     def discard(self, prefix: str) -> None:
         """See `mlbatch.storage.Storage.discard`."""

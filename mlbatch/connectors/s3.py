@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -120,6 +121,10 @@ class S3Storage:
                 ExtraArgs=extra or None,
                 Config=TransferConfig(multipart_chunksize=self.block_bytes, max_concurrency=4),
             )
+
+    def older(self, prefix: str, than: timedelta) -> tuple[str, ...]:  # noqa: ARG002
+        """None: see `discard`."""
+        return ()
 
     def discard(self, prefix: str) -> None:
         """Nothing: the bucket's lifecycle rule removes what is old, and the runner may delete nothing."""

@@ -176,6 +176,8 @@ class History(RuleBasedStateMachine):
     def reconcile(self):
         if any(run.state is RunState.DONE for run in self.runs()):
             reconcile(Toy, self.harness.tools, max_deletes=1_000)
+            # What is newer than the watermark is left to the next delta.
+            self.harness.infer()
             self.hidden.clear()
             self.fresh = True
 

@@ -8,7 +8,7 @@ late, 0.2 % are loaded up to three days late. First as arithmetic over 80,000 ro
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -17,6 +17,8 @@ from toy.job import Toy
 from toy.model import Obedient
 
 from mlbatch.connectors.duckdb import DuckdbWarehouse
+from mlbatch.inference import infer
+from mlbatch.planner import Request
 from mlbatch.repair import reconcile
 from mlbatch.window import advance
 
@@ -200,3 +202,22 @@ def test_real_deltas_and_reconciling_lose_none(fortnight, every):
     hot = fortnight.HOT * fortnight.DAYS
     # A delta's hot rows are read again by the next one, which is what they cost.
     assert fortnight.read <= 1.1 * fortnight.held + 2 * hot
+
+
+@pytest.mark.parametrize("wrong", [[], [datetime(2099, 1, 1)]], ids=["", "a row of 2099"])
+def test_a_row_of_the_future_hides_no_load_of_the_night(harness, monkeypatch, wrong):
+    """What changed by day is loaded after the run of the night; a row of a wrong year is there."""
+    told, clock = [], [DAY_ONE.replace(tzinfo=UTC)]
+    monkeypatch.setattr(DuckdbWarehouse, "now", lambda _: clock[0])
+    harness.given_model(Obedient())
+    tools = replace(harness.tools, notify=lambda _, line: told.append(line))
+    yesterday = [DAY_ONE - timedelta(hours=24 + n) for n in range(9)]
+    rows = [Fortnight.row(n, at) for n, at in enumerate([*yesterday, *wrong])]
+    harness.notes(rows)
+    infer(Toy, Request(), tools)
+    assert len([line for line in told if "1 rows lie in the future" in line]) == len(wrong)
+    by_day = [DAY_ONE - timedelta(minutes=20 * n) for n in range(70)]
+    harness.notes([Fortnight.row(100 + n, at) for n, at in enumerate(by_day)])
+    clock[0] += DAY
+    infer(Toy, Request(), tools)
+    assert sum(row["note_id"] >= 100 for row in harness.rows()) == 70

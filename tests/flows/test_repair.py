@@ -19,7 +19,13 @@ from mlbatch import repair
 from mlbatch.connectors.duckdb import DuckdbWarehouse
 from mlbatch.connectors.mysql.sink import MysqlSink
 from mlbatch.connectors.redshift.statements import UnloadOptions, unload
-from mlbatch.errors import DeclarationError, GateRefused, SnapshotError, UsageError
+from mlbatch.errors import (
+    DeclarationError,
+    GateRefused,
+    QuarantineLimitError,
+    SnapshotError,
+    UsageError,
+)
 from mlbatch.job import Limits
 from mlbatch.ledger import RunKind, RunState
 from mlbatch.reconciliation import compare
@@ -125,15 +131,25 @@ def test_rows_of_another_model_are_predicted_by_the_one_that_serves(harness):
 
 def test_rows_that_vanished_lose_their_prediction_but_not_too_many(harness):
     harness.notes(notes(25)).infer()
-    delete_in_source(harness, 3, 7)
-    with pytest.raises(GateRefused, match="2 of 25 predictions have no row") as caught:
+    delete_in_source(harness, *range(1, 12))
+    with pytest.raises(GateRefused, match=r"11 of 25 .* more than 10 may") as caught:
         reconcile(Toy, harness.tools)
     assert "--max-deletes" in caught.value.hint
     assert len(ids(harness)) == 25
-    done = reconcile(Toy, harness.tools, max_deletes=2)
-    assert done.found.gone.first == ((3,), (7,))
-    assert done.run.totals.deleted == 2
-    assert not {3, 7} & set(ids(harness))
+    done = reconcile(Toy, harness.tools, max_deletes=11)
+    assert done.found.gone.first == tuple((n,) for n in range(1, 12))
+    assert done.run.totals.deleted == 11
+    assert ids(harness) == list(range(12, 26))
+
+
+def test_a_row_of_a_small_table_may_go_and_half_of_it_may_not(harness):
+    harness.notes(notes(4)).infer()
+    delete_in_source(harness, 3)
+    assert reconcile(Toy, harness.tools).run.totals.deleted == 1
+    delete_in_source(harness, 1, 2)
+    with pytest.raises(GateRefused, match="2 of 3 predictions have no row"):
+        reconcile(Toy, harness.tools)
+    assert ids(harness) == [1, 2, 4]
 
 
 def test_a_delta_beside_the_comparison_loses_nothing(harness, monkeypatch):
@@ -216,6 +232,55 @@ def test_many_rows_are_read_again_as_a_whole(harness, monkeypatch):
     harness.notes(notes(5)).infer()
     of_another_model(harness, below=5)
     assert reconcile(Toy, harness.tools).run.run.new.kind is RunKind.FULL
+
+
+def test_what_is_only_newer_than_the_watermark_is_left_to_the_next_delta(harness, monkeypatch):
+    monkeypatch.setattr("mlbatch.repair.MAX_KEYS", 3)
+    harness.notes(notes(25)).infer()
+    newer = [note(n, "good and newer", minutes=9_000 + n) for n in (3, 4, 5, 100, 101)]
+    harness.notes([*newer, note(900, "good and late", minutes=-9_000)])
+    done = reconcile(Toy, harness.tools)
+    assert done.found.wanting.first == ((900,),)
+    assert [(run.run.new.kind, run.totals.expected) for run in done.runs] == [(RunKind.REPAIR, 1)]
+    harness.infer()
+    assert {100, 101} <= set(ids(harness))
+
+
+def test_what_stays_in_quarantine_is_not_read_again_each_time(harness, monkeypatch):
+    monkeypatch.setattr("mlbatch.repair.MAX_KEYS", 3)
+    bad = [note(50 + n, "!nan", minutes=n) for n in range(5)]
+    harness.notes([*notes(25), *bad]).infer()
+    done = reconcile(Toy, harness.tools)
+    assert (done.runs, done.found.missing.count, done.found.set_aside.count) == ((), 0, 5)
+
+
+class Refusing(Obedient):
+    def predict(self, batch):
+        return super().predict(batch.set_column(0, "text", pa.array(["!nan"] * len(batch))))
+
+
+def test_a_mended_row_that_came_late_with_an_old_time_is_found(harness):
+    harness.notes([*notes(25), note(50, "!nan", minutes=100)]).infer()
+    assert reconcile(Toy, harness.tools).run.totals.quarantined == 1
+    harness.notes([note(50, "good now", minutes=-9_000)]).infer()
+    assert reconcile(Toy, harness.tools).run.totals.written == 1
+    assert 50 in ids(harness)
+
+
+def test_a_row_whose_last_end_was_in_a_failed_run_is_missing(harness, monkeypatch):
+    monkeypatch.setattr(Toy, "limits", Limits(quarantined_rows=5, quarantined_share=0.1))
+    harness.notes([*notes(25), note(50, "!nan", minutes=3)]).infer()
+    # The same model on a sick machine: the run fails, and the rows that it came to are gone.
+    monkeypatch.setattr(harness, "_predictor", Refusing())
+    with pytest.raises(QuarantineLimitError):
+        harness.infer(full=True)
+    monkeypatch.undo()
+    kept = len(ids(harness))
+    assert kept < 25
+    # However many they are: none of them is excused.
+    monkeypatch.setattr("mlbatch.repair.MAX_KEYS", 3)
+    assert reconcile(Toy, harness.tools).found.missing.count >= 25 - kept
+    assert ids(harness) == list(range(1, 26))
 
 
 def test_an_unfinished_run_comes_first(harness, monkeypatch):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from bad_inputs import QUARANTINED, bad_input
 from toy.early import Program
-from toy.harness import ToyHarness, interrupted, note, notes
+from toy.harness import QuickHarness, ToyHarness, interrupted, note, notes
 from toy.job import Toy
 from toy.model import Obedient
 
@@ -270,3 +270,21 @@ def test_an_interrupted_run_frees_its_lease(harness, monkeypatch):
     monkeypatch.undo()
     assert harness.tools.sink.ledger().holder("mood") is None
     assert harness.infer().totals.written == 25
+
+
+def test_parts_are_let_go_when_their_run_has_ended_long_ago(tmp_path, monkeypatch):
+    harness = QuickHarness(Toy, tmp_path, part_rows=10).given_model(Obedient()).notes(notes(25))
+    ended = harness.infer().run.run_id
+    recent = harness.infer().run.run_id
+    interrupted(harness, monkeypatch, 1, full=True)
+    left = harness.tools.sink.ledger().runs("mood")[0].run_id
+    storage, folder = harness.tools.storage, harness.tools.storage.root / "mlbatch" / "toy"
+    storage.put(f"{storage.prefix}mlbatch/toy/train/t1/0.parquet", b"1")
+    for name in (ended, left, "train/t1"):
+        os.utime(folder / name, (0, 0))
+    assert harness.infer().run.run_id == left
+    assert {path.name for path in folder.iterdir()} == {recent, left, "train"}
+    assert list((folder / "train").iterdir()) == []
+    # Of a run that has ended, in its turn.
+    harness.infer()
+    assert left not in {path.name for path in folder.iterdir()}

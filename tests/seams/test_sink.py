@@ -169,8 +169,40 @@ def test_all_keys_that_were_set_aside_come_page_by_page(sink, writing, monkeypat
     with sink.session(TABLE, run) as session:
         session.commit(commit(0, 4, rows(), quarantined=bad))
     found = list(ledger.keys_set_aside("mood", run.new.generation))
-    assert found == [key[:255] for key in keys if key]
+    assert found == [(key[:255], None) for key in keys if key]
     assert list(ledger.keys_set_aside("mood", "g9")) == []
+    finished(ledger, run)
+    found = list(ledger.keys_set_aside("mood", run.new.generation))
+    assert found == [(key[:255], NOON) for key in keys if key]
+
+
+def finished(ledger, run):
+    return ledger.finish(ledger.advance(run, RunState.VERIFYING), None, 98)
+
+
+def test_what_was_set_aside_counts_from_the_last_run_that_read_everything(sink, writing):
+    run, ledger, _ = writing
+    for number, kind, is_done in (
+        ("r1", None, True),
+        ("r2", RunKind.FULL, False),
+        ("r3", RunKind.FULL, True),
+        ("r4", RunKind.DELTA, True),
+        ("r5", RunKind.REPAIR, False),
+    ):
+        if kind is not None:
+            lease = ledger.acquire("mood", "toy", ME, 12)
+            run = ledger.create(lease, new_run(number, kind=kind, slot=number))
+            run = ledger.adopt(ledger.attempt(run, "a1"), snapshot())
+            run = ledger.advance(run, RunState.WRITING)
+        with sink.session(TABLE, run) as session:
+            bad = [QuarantinedRow(row, f"{number}-{row}", "x", "y") for row in range(4)]
+            session.commit(commit(0, 4, rows(), quarantined=bad))
+        if is_done:
+            finished(ledger, run)
+        else:
+            ledger.give_up(run, RunState.FAILED, "x", 97)
+    found = [pair for pair in ledger.keys_set_aside("mood", "g1") if pair[0].endswith("-0")]
+    assert found == [("r3-0", NOON), ("r4-0", NOON), ("r5-0", None)]
 
 
 def test_a_commit_at_another_position_changes_nothing(sink, writing):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
 import pickle
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -74,8 +76,22 @@ def test_what_is_discarded_is_gone_and_nothing_beside_it(tmp_path):
     assert len(list(storage.root.rglob("*"))) == 3
 
 
+def test_a_folder_tells_what_is_old_right_below_a_prefix(tmp_path):
+    storage = FolderStorage(tmp_path / "parts")
+    for name in ("a/new/x", "a/old one/x", "a/x", "b/old/x"):
+        storage.put(storage.prefix + name, b"1")
+    for name in ("a/old one", "a/x", "b/old"):
+        os.utime(storage.root / name, (0, 0))
+    below = storage.prefix + "a/"
+    assert storage.older(below, timedelta(days=1)) == (below + "old%20one/",)
+    assert storage.older(storage.prefix + "nowhere/", timedelta(days=1)) == ()
+    storage.discard(below + "old%20one/")
+    assert sorted(path.name for path in (storage.root / "a").iterdir()) == ["new", "x"]
+
+
 def test_nothing_of_a_bucket_is_deleted_by_us(s3_storage):
     s3_storage.put(s3_storage.prefix + "a/part", b"1")
+    assert s3_storage.older(s3_storage.prefix, timedelta(0)) == ()
     s3_storage.discard(s3_storage.prefix + "a/")
     assert s3_storage.read(s3_storage.prefix + "a/part") == b"1"
 

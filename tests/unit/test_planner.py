@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
 import pytest
@@ -165,12 +165,19 @@ def test_a_done_slot_is_done():
 @pytest.mark.parametrize("text", ["2026-02-29", "2026-01-02", "x", "20260101T00"])
 def test_121_wrong_slots(text):
     with pytest.raises(UsageError, match="slot"):
-        check_slot(text, date(2026, 1, 1))
+        check_slot(text, datetime(2026, 1, 1, tzinfo=UTC))
+
+
+def test_a_slot_may_be_the_day_of_any_zone():
+    night = datetime(2026, 11, 23, 17, tzinfo=UTC)  # 02:00 of the 24th in Tokyo
+    assert check_slot("2026-11-24", night) == "2026-11-24"
+    with pytest.raises(UsageError, match=r"everywhere .* says 2026-11-23 09:59 UTC"):
+        check_slot("2026-11-24", datetime(2026, 11, 23, 9, 59, tzinfo=UTC))
 
 
 @bad_input(121, outcome=ACCEPTED)
 def test_121_a_leap_day_is_a_day():
-    assert check_slot("2024-02-29", date(2026, 1, 1)) == "2024-02-29"
+    assert check_slot("2024-02-29", datetime(2026, 1, 1, tzinfo=UTC)) == "2024-02-29"
 
 
 def test_spans_are_spelt_for_people():

@@ -124,14 +124,18 @@ def test_a_placeholder_of_another_name_is_refused():
 
 def test_probe_counts_rows_keys_and_what_is_newer(run):
     select = QUERY.probe(Window(), key=("id",), cursor="seen", newer_than=NOON + 3 * HOUR)
-    assert run(select).to_pylist() == [{"rows": 6, "keyed_rows": 5, "distinct_keys": 5, "newer": 1}]
+    counts = {"rows": 6, "keyed_rows": 5, "distinct_keys": 5, "newer": 1, "future": 0}
+    assert run(select).to_pylist() == [counts]
     select = QUERY.probe(Window(NOON + 2 * HOUR), key=("id",), cursor="seen")
     assert run(select)["newer"].to_pylist() == [5]
+    select = QUERY.probe(Window(), key=("id",), cursor="seen", clock=NOON + 3 * HOUR)
+    assert run(select)["future"].to_pylist() == [1]
 
 
 def test_probe_of_nothing_is_zero(run):
     select = QUERY.probe(Window(NOON + 99 * HOUR), key=("id",), cursor="seen", null_cursor="never")
-    assert run(select).to_pylist() == [{"rows": 0, "keyed_rows": 0, "distinct_keys": 0, "newer": 0}]
+    counts = dict.fromkeys(("rows", "keyed_rows", "distinct_keys", "newer", "future"), 0)
+    assert run(select).to_pylist() == [counts]
 
 
 def test_empty_tells_the_types(run):

@@ -92,14 +92,15 @@ def test_of_a_repeated_key_the_newest_row_is_taken(rows):
         assert taken[key][3] == newest
 
 
-@given(ROWS, windows(), st.none() | TIMES)
-def test_a_probe_counts_what_the_window_takes(rows, window, mark):
-    newer_than = mark.replace(tzinfo=UTC) if mark else None
-    sql = QUERY.probe(window, key=("a", "b"), cursor="seen", newer_than=newer_than)
+@given(ROWS, windows(), st.none() | TIMES, TIMES)
+def test_a_probe_counts_what_the_window_takes(rows, window, mark, now):
+    newer_than, clock = mark.replace(tzinfo=UTC) if mark else None, now.replace(tzinfo=UTC)
+    sql = QUERY.probe(window, key=("a", "b"), cursor="seen", newer_than=newer_than, clock=clock)
     inside = [row for row in rows if is_inside(row[3], window, "always")]
     keyed = [row for row in inside if None not in row[:2]]
     newer = [row for row in inside if not mark or (row[3] and row[3] > mark)]
-    counts = (len(inside), len(keyed), len({row[:2] for row in keyed}), len(newer))
+    future = [row for row in inside if row[3] and row[3] > now]
+    counts = len(inside), len(keyed), len({row[:2] for row in keyed}), len(newer), len(future)
     assert answer(sql, rows) == [counts]
 
 

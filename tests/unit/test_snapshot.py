@@ -135,9 +135,10 @@ ONE = pa.table({"at": pa.array([AT], pa.timestamp("us"))})
 EMPTY = ONE.slice(0, 0)
 
 
-def take(warehouse, storage, zone="UTC"):
+def take(warehouse, storage, zone="UTC", clock=None):
     prefix = storage.prefix + "run/"
-    return take_snapshot(warehouse, storage, "SELECT 1 AS a", prefix, cursor="at", zone=zone)
+    select = "SELECT 1 AS a"
+    return take_snapshot(warehouse, storage, select, prefix, cursor="at", zone=zone, clock=clock)
 
 
 def test_a_part_is_not_called_damaged_where_the_process_may_open_no_more_files(
@@ -180,6 +181,14 @@ def test_a_snapshot_knows_its_parts_and_highest_cursor(storage):
     assert snapshot.bytes > 0
 
 
+def test_rows_that_lie_in_the_future_are_not_the_highest(storage):
+    times = [AT, AT + timedelta(hours=2), datetime(2099, 1, 1)]
+    table = pa.table({"at": pa.array(times, pa.timestamp("us"))})
+    clock = datetime(2026, 1, 1, 1, tzinfo=UTC)
+    taken = take(unload_into(storage, [table]), storage, zone="Asia/Tokyo", clock=clock)
+    assert (taken.rows, taken.highest_cursor) == (3, datetime(2026, 1, 1, 0, tzinfo=UTC))
+
+
 TIMES = st.integers(-(2**62), 2**62) | st.integers(0, 2**51)
 
 
@@ -193,17 +202,22 @@ TIMES = st.integers(-(2**62), 2**62) | st.integers(0, 2**51)
             {"coerce_timestamps": "ms", "allow_truncated_timestamps": True},
         ]
     ),
+    st.none() | st.datetimes(datetime(1970, 1, 2), datetime(2100, 1, 1), timezones=st.just(UTC)),
 )
-def test_the_highest_cursor_is_the_same_with_and_without_the_footers_figures(times, group, options):
+def test_the_highest_cursor_is_the_same_with_and_without_the_footers_figures(
+    times, group, options, clock
+):
     file = io.BytesIO()
     column = pa.array(times, pa.int64()).view(pa.timestamp("us"))
     pq.write_table(pa.table({"a": range(len(times)), "at": column}), file, group, **options)
     parquet = pq.ParquetFile(pa.BufferReader(file.getvalue()))
     stored = parquet.read(["at"])["at"].cast(pa.timestamp("us")).cast(pa.int64()).to_pylist()
     edges = [pa.scalar(edge, pa.timestamp("us")).value for edge in (EARLIEST, LATEST)]
-    known = [time for time in stored if time is not None and edges[0] <= time <= edges[1]]
-    found = highest_cursor(parquet, "at", "UTC")
     epoch = datetime(1970, 1, 1, tzinfo=UTC)
+    if clock is not None:
+        edges[1] = (clock - epoch) // timedelta(microseconds=1)
+    known = [time for time in stored if time is not None and edges[0] <= time <= edges[1]]
+    found = highest_cursor(parquet, "at", "UTC", clock)
     assert found == (epoch + timedelta(microseconds=max(known)) if known else None)
 
 

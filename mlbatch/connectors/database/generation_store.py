@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import or_, select
+from sqlalchemy import exists, func, or_, select
 
 from mlbatch.connectors.database.store import Store, put
 from mlbatch.connectors.database.tables import ACTIVE, GENERATION, LEASE, QUARANTINE, RUN
 from mlbatch.errors import TemporaryError
 from mlbatch.generation import FIRST, Active, Generation, GenerationState, beside, number
-from mlbatch.ledger import Lease, RunState, taken_over
+from mlbatch.ledger import Lease, RunKind, RunState, taken_over
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from datetime import datetime
 
-    from sqlalchemy import Connection, Row
+    from sqlalchemy import Connection, Row, Select
 
     from mlbatch.ledger import NewRun
 
@@ -53,17 +53,17 @@ class GenerationStore(Store):
             ]
         return tuple(sorted(found, key=lambda generation: number(generation.name)))
 
-    def keys_set_aside(self, output_table: str, generation: str) -> Iterator[str]:
+    def keys_set_aside(
+        self, output_table: str, generation: str
+    ) -> Iterator[tuple[str, datetime | None]]:
         """See `mlbatch.sink.Ledger.keys_set_aside`."""
-        runs = select(RUN.c.run_id).where(
-            RUN.c.output_table == output_table, RUN.c.generation == generation
-        )
         with self._database.reading() as connection:
-            ids = connection.scalars(runs.order_by(RUN.c.run_id)).all()
-        for run_id in ids:
+            runs = connection.execute(_setting_aside(output_table, generation)).all()
+        for run in runs:
+            until = run.watermark_high if run.state == RunState.DONE.value else None
             last = (-1, -1)
-            while rows := self._quarantine_page(run_id, *last):
-                yield from (row.entity_key for row in rows if row.entity_key)
+            while rows := self._quarantine_page(run.run_id, *last):
+                yield from ((row.entity_key, until) for row in rows if row.entity_key)
                 last = rows[-1].part_no, rows[-1].row_offset
 
     def _quarantine_page(
@@ -101,6 +101,20 @@ class GenerationStore(Store):
         with self._database.writing() as connection:
             check_held(connection, lease)
             put(connection, GENERATION, key, values | {"changed_at": self._database.now()})
+
+
+def _setting_aside(output_table: str, generation: str) -> Select[Any]:
+    """Runs that set rows aside, from the last that read everything on: it looked at older ones anew."""
+    here = (RUN.c.output_table == output_table) & (RUN.c.generation == generation)
+    everything = RUN.c.kind.in_([RunKind.BACKFILL.value, RunKind.FULL.value])
+    done = RUN.c.state == RunState.DONE.value
+    first = select(func.coalesce(func.max(RUN.c.run_no), 0)).where(here, everything, done)
+    return (
+        select(RUN.c.run_id, RUN.c.state, RUN.c.watermark_high)
+        .where(here, RUN.c.run_no >= first.scalar_subquery())
+        .where(exists().where(QUARANTINE.c.run_id == RUN.c.run_id))
+        .order_by(RUN.c.run_no)
+    )
 
 
 def read_active(connection: Connection, output_table: str, *, lock: bool = False) -> Active | None:

@@ -26,6 +26,7 @@ from mlbatch.ledger import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from datetime import datetime
 
     from sqlalchemy import Table
 
@@ -106,7 +107,9 @@ class LedgerOnDemand(LedgerStore):
         """See `mlbatch.sink.Ledger.quarantined`."""
         return super().quarantined(run_id, limit) if self._has(QUARANTINE) else ()
 
-    def keys_set_aside(self, output_table: str, generation: str) -> Iterator[str]:
+    def keys_set_aside(
+        self, output_table: str, generation: str
+    ) -> Iterator[tuple[str, datetime | None]]:
         """See `mlbatch.sink.Ledger.keys_set_aside`."""
         has_any = self._has(QUARANTINE) and self._has(RUN)
         return super().keys_set_aside(output_table, generation) if has_any else iter(())
