@@ -14,7 +14,14 @@ from mlbatch.batches import allowing_null
 from mlbatch.checksum import checksum
 from mlbatch.errors import MlbatchError, PredictionError
 from mlbatch.job import Job
-from mlbatch.judging import Fault, Faults, judge_duplicates, judge_input, judge_output
+from mlbatch.judging import (
+    Fault,
+    Faults,
+    judge_duplicates,
+    judge_input,
+    judge_keys,
+    judge_output,
+)
 from mlbatch.keys import texts
 from mlbatch.ledger import BatchCommit, ModelPin, QuarantinedRow
 from mlbatch.query import GONE
@@ -23,9 +30,6 @@ from mlbatch.window import EARLIEST, LATEST
 
 if TYPE_CHECKING:
     from mlbatch.model import Prediction
-
-_INCOMPARABLE = frozenset({"missing_key", "not_utf8", "out_of_range"})
-"""Faults of an input whose key or time cannot be compared with other rows'."""
 
 
 class Predictor(Protocol):
@@ -50,7 +54,8 @@ class Scorer:
     def score(self, batch: pa.RecordBatch, part_number: int, low: int) -> BatchCommit:
         """Predict ``batch``, which starts at row ``low`` of its part, and say what to commit."""
         found = self._judge(batch)
-        duplicates = self._duplicates(batch, found)
+        keyless = judge_keys(batch, self.job.features.view.key)
+        duplicates = self._duplicates(batch, keyless)
         # Whatever an outdone row says, the newer row of its key says otherwise: also that it is gone.
         dead = self._tombstones(batch) & ~duplicates
         faults = {row: fault for row, fault in found.items() if not (dead | duplicates)[row]}
@@ -102,13 +107,10 @@ class Scorer:
         columns = [column for column in view.columns if column.name in read]
         return judge_input(batch, columns, view.key, self.job.limits.text_characters)
 
-    def _duplicates(self, batch: pa.RecordBatch, faults: Faults) -> np.ndarray:
+    def _duplicates(self, batch: pa.RecordBatch, keyless: Faults) -> np.ndarray:
         view = self.job.features.view
         outdone = np.zeros(batch.num_rows, dtype=bool)
-        incomparable = {
-            row: fault for row, fault in faults.items() if fault.reason in _INCOMPARABLE
-        }
-        keyed = _rows_except(outdone, incomparable)
+        keyed = _rows_except(outdone, keyless)
         told = _taken(batch.select(list(dict.fromkeys((*view.key, str(view.cursor))))), keyed)
         outdone[keyed] = judge_duplicates(told, view.key, str(view.cursor))
         return outdone
@@ -163,8 +165,8 @@ class Scorer:
         key = self.job.output.table.key
         gone = dead.copy()
         gone[list(faults)] = True
-        rows = _taken(batch.select(list(key)), np.flatnonzero(gone))
-        return sorted_by(rows.filter(pc.is_valid(texts(rows, key))), key)
+        gone[list(judge_keys(batch, key))] = False
+        return sorted_by(_taken(batch.select(list(key)), np.flatnonzero(gone)), key)
 
     def _quarantined(
         self, batch: pa.RecordBatch, low: int, faults: Faults
