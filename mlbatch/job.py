@@ -115,6 +115,7 @@ class Limits:
         check_number(self, "quarantined_share", float, least=0, most=1)
         check_number(self, "quarantined_rows", int, least=0)
         check_number(self, "quarantined_parts", int, least=0)
+        check_number(self, "parts_share", float, least=0, most=1)
         check_number(self, "text_characters", int, least=1)
         check_number(self, "label_distance", float, least=0, most=1)
 
