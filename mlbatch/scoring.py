@@ -26,6 +26,7 @@ from mlbatch.keys import texts
 from mlbatch.ledger import BatchCommit, ModelPin, QuarantinedRow
 from mlbatch.query import GONE
 from mlbatch.table import MODEL_VERSION, RUN_NO, SOURCE_UPDATED_AT
+from mlbatch.time_limit import time_limit
 from mlbatch.window import EARLIEST, LATEST
 
 if TYPE_CHECKING:
@@ -60,7 +61,9 @@ class Scorer:
         dead = self._tombstones(batch) & ~duplicates
         faults = {row: fault for row, fault in found.items() if not (dead | duplicates)[row]}
         alive = _rows_except(dead | duplicates, faults)
-        rows, failed = self._predict(_taken(batch, alive))
+        what = f"{self.job.name}: a batch of {batch.num_rows:,} rows"
+        with time_limit(self.job.limits.batch_seconds, what):
+            rows, failed = self._predict(_taken(batch, alive))
         faults |= {int(alive[row]): fault for row, fault in failed.items()}
         kept = np.setdiff1d(np.arange(rows.num_rows), list(failed))
         upserts = sorted_by(_taken(rows, kept), self.job.output.table.key)

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,8 +23,10 @@ from mlbatch.cli.work import _inference_facts, _inference_text
 from mlbatch.connectors.folder import FolderStorage
 from mlbatch.connectors.mysql.sink import MysqlSink
 from mlbatch.connectors.sqlite import SqliteSink
+from mlbatch.engines.local import LocalEngine
 from mlbatch.errors import Fenced, QuarantineLimitError, RunFailed, TemporaryError
 from mlbatch.inference import infer
+from mlbatch.job import Limits
 from mlbatch.ledger import RunState, Strikes
 from mlbatch.planner import Request
 from mlbatch.repair import retry
@@ -47,6 +50,16 @@ class AlwaysKilling(Obedient):
 
     def predict(self, batch):
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+@dataclass(frozen=True)
+class Hanging(Obedient):
+    """Never answers."""
+
+    def predict(self, batch):
+        if "!hang" in batch.column("text").to_pylist():
+            time.sleep(300)
+        return super().predict(batch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -370,6 +383,42 @@ def test_a_single_part_that_kills_the_run_itself_is_set_aside_by_the_next_one(
     ended = harness.infer()
     assert len(ended.parts_aside) == 1
     assert ended.totals.written + ended.totals.quarantined == 65
+
+
+HANGING_RUNNER = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from flows.test_poison import Hanging
+from mlbatch.errors import TemporaryError
+from mlbatch.job import Limits
+from toy.harness import ToyHarness
+from toy.job import Toy
+Toy.limits = Limits(batch_seconds=2)
+harness = ToyHarness(Toy, Path({folder!r}), part_rows=100)
+harness._predictor = Hanging()
+try:
+    harness.infer()
+except TemporaryError as error:
+    print(error)
+"""
+
+
+@pytest.mark.timeout(240)
+def test_a_row_that_hangs_is_found_like_one_that_kills(tmp_path, monkeypatch):
+    """The process of a small delta ends by an error, and the next one's workers end themselves."""
+    monkeypatch.setattr(Toy, "limits", Limits(batch_seconds=2))
+    engine = LocalEngine(2)
+    engine.warm_up()
+    harness = ToyHarness(Toy, tmp_path, part_rows=100, engine=engine).given_model(Hanging())
+    harness.notes([row | {"text": "!hang"} if row["id"] == 5 else row for row in notes(20)])
+    code = HANGING_RUNNER.format(tests=str(TESTS), folder=str(tmp_path))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == "toy: a batch of 20 rows took longer than 2 s\n", done.stderr
+    assert harness.tools.sink.ledger().holder("mood") is None
+    ended = harness.infer()
+    (found,) = harness.quarantined(ended.run.run_id)
+    assert (found.key, found.reason, ended.totals.written) == ("5", "killed_worker", 19)
 
 
 def test_strikes_are_kept_by_run_and_fenced(sink):

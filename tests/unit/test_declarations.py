@@ -229,6 +229,8 @@ BROKEN_VALUES = [
     ("limits = Limits(quarantined_parts=-1)", "Limits(quarantined_parts=-1)", "at least 0"),
     ("limits = Limits(parts_share=50)", "Limits(parts_share=50)", "at most 1"),
     ("limits = Limits(parts_share='x')", "Limits(parts_share='x')", "a number"),
+    ("limits = Limits(batch_seconds=0)", "Limits(batch_seconds=0)", "more than 0"),
+    ("limits = Limits(batch_seconds='x')", "Limits(batch_seconds='x')", "a number"),
     ("limits = Limits(text_characters=0)", "Limits(text_characters=0)", "at least 1"),
     ("limits = Limits(label_distance=20)", "Limits(label_distance=20)", "at most 1"),
     ("gates = (Gate('f1_macro'),)", "needs exactly one condition", "give at_least="),
