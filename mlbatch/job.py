@@ -107,6 +107,9 @@ class Limits:
     ``quarantined_parts``, the run fails before it sets the next part aside."""
     text_characters: int = 10_000
     """Longest text a model is given; MeCab's time grows with the square of some texts."""
+    batch_seconds: float | None = 600.0
+    """How long a batch, which has up to 8,192 rows, may take to be scored; a worker that takes longer ends
+    itself and counts as killed, so that the row it hangs on is found. None is no limit."""
     label_distance: float = 0.2
     """Share of labels that may go to other labels when a new model takes over, by their counts."""
 
@@ -115,7 +118,10 @@ class Limits:
         check_number(self, "quarantined_share", float, least=0, most=1)
         check_number(self, "quarantined_rows", int, least=0)
         check_number(self, "quarantined_parts", int, least=0)
+        check_number(self, "parts_share", float, least=0, most=1)
         check_number(self, "text_characters", int, least=1)
+        if self.batch_seconds is not None:
+            check_number(self, "batch_seconds", float, above=0, most=86_400)
         check_number(self, "label_distance", float, least=0, most=1)
 
     def allows(self, quarantined: int, rows: int) -> bool:

@@ -43,12 +43,9 @@ def judge_input(
     infinite numbers, texts longer than ``text_characters``, and times before the year 1 or after
     9999 in any column, which no database of ours can hold.
     """
-    faults: Faults = {}
-    for field in batch.schema:
-        if pa.types.is_timestamp(field.type):
-            _judge_time(faults, field.name, batch.column(field.name))
-    for name in key:
-        _add(faults, pc.is_null(batch.column(name)), Fault("missing_key", f"{name} is NULL"))
+    faults = judge_keys(batch, key)
+    for name in batch.schema.names:
+        _judge_time(faults, name, batch.column(name))
     for column in columns:
         values = batch.column(column.name)
         if not column.nullable:
@@ -61,7 +58,21 @@ def judge_input(
     return faults
 
 
+def judge_keys(batch: pa.RecordBatch, key: Sequence[str]) -> Faults:
+    """Rows without a ``key`` that a table could hold, whatever else is wrong with them."""
+    faults: Faults = {}
+    for name in key:
+        values = batch.column(name)
+        _add(faults, pc.is_null(values), Fault("missing_key", f"{name} is NULL"))
+        if pa.types.is_string(values.type):
+            _judge_bytes(faults, name, values)
+        _judge_time(faults, name, values)
+    return faults
+
+
 def _judge_time(faults: Faults, name: str, values: pa.Array) -> None:
+    if not (pa.types.is_timestamp(values.type) or pa.types.is_date(values.type)):
+        return
     beyond = pc.or_(
         pc.less(values, pa.scalar(EARLIEST, values.type)),
         pc.greater(values, pa.scalar(LATEST, values.type)),
@@ -70,14 +81,22 @@ def _judge_time(faults: Faults, name: str, values: pa.Array) -> None:
 
 
 def _judge_text(faults: Faults, name: str, values: pa.Array, text_characters: int) -> None:
+    broken = _judge_bytes(faults, name, values)
+    # Characters are counted in what has some.
+    values = values if broken is None else pc.if_else(broken, None, values)
+    too_long = pc.greater(pc.utf8_length(values), text_characters)
+    _add(faults, too_long, Fault("too_long", f"{name} has more than {text_characters} characters"))
+
+
+def _judge_bytes(faults: Faults, name: str, values: pa.Array) -> pa.Array | None:
+    """Which ``values`` are not UTF-8; None where all are."""
     try:
         values.validate(full=True)
     except pa.ArrowInvalid:
         broken = [not _is_utf8(value) for value in values.cast(pa.binary()).to_pylist()]
         _add(faults, pa.array(broken), Fault("not_utf8", f"{name} is not UTF-8"))
-        return
-    too_long = pc.greater(pc.utf8_length(values), text_characters)
-    _add(faults, too_long, Fault("too_long", f"{name} has more than {text_characters} characters"))
+        return pa.array(broken)
+    return None
 
 
 def _is_utf8(value: bytes | None) -> bool:

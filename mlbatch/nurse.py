@@ -2,8 +2,9 @@
 
 A first death is taken for an accident, and the part simply goes on. A second one at the same row is
 not: the rows ahead are tried in ever smaller batches, so that what is good is committed and the
-position moves up to the row that kills. Alone in its batch, and deadly again, it is set aside. A
-part that kills even then, or has a second such row, is set aside whole.
+position moves up to the row that kills. Alone in its batch, and deadly again, it is set aside, and
+so is the next such row. A part that kills even where such a row goes unseen, or has more of them
+than `ROWS_ALONE`, is set aside whole.
 
 Nothing is set aside before another row was predicted since this start: where every row kills, none is
 to blame, and the table keeps what it has.
@@ -11,6 +12,7 @@ to blame, and the table keeps what it has.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NoReturn
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
 
 NARROWING = 8
 """Each step of care tries batches this much smaller: 8192, 1024, 128, 16, 2, 1."""
+ROWS_ALONE = 5
+"""How many rows of a part are set aside one by one, each found by a death or more, before what is left
+of the part goes with the next. Each start of a run counts them afresh, from the last one on."""
 OTHER_PARTS = 3
 """How many other parts are asked for a row that can be predicted, before the part itself is."""
 Trial = Callable[[PartTask], bool]
@@ -70,6 +75,8 @@ class Nurse:
         self._begun = ledger.parts(run.run_id)
         self._written = sum(part.written for part in self._begun)
         self._strikes = {s.part_number: s for s in ledger.strikes(run.run_id)}
+        found = [s.part_number for s in self._strikes.values() if s.set_aside is not None]
+        self._rows_alone = Counter(found)
         self._aside = {aside.number: aside for aside in parts_aside(run.run_id, ledger)}
 
     def tasks(self) -> list[PartTask]:
@@ -109,6 +116,7 @@ class Nurse:
         now = replace(before, deaths=before.deaths + 1, died_at=part.done)
         if then.set_aside is not None:
             now = replace(now, set_aside=then.set_aside)
+            self._rows_alone[number] += 1
         if then.surrender is not None and now.given_up_from is None:
             now = replace(now, given_up_from=part.done)
             self._notify("notice", f"{_aside(self._run.run_id, part, now)}")
@@ -134,7 +142,8 @@ class Nurse:
         if then.set_aside is None:
             return then
         self._check_blame(death, part, parts)
-        if before.set_aside is None:
+        dies_unseen = before.set_aside == part.done
+        if not dies_unseen and self._rows_alone[number] < ROWS_ALONE:
             return then
         self._check_room(replace(before, deaths=before.deaths + 1), part, parts)
         return PartTask(number, surrender=Surrender.KEYS)
@@ -168,7 +177,9 @@ class Nurse:
             f"{len(aside)} of {len(parts)} parts with {lost:,} of {rows:,} rows would be set aside: "
             f"part {this.number} ({this.uri}) killed {this.deaths} workers"
         )
-        raise QuarantineLimitError(message, hint=self._hint())
+        limits = "`parts_share` and `quarantined_parts` of the job's Limits allow more"
+        hint = f"{self._hint()}; the next one reads them again. Mend or leave out such rows, or {limits}"
+        raise QuarantineLimitError(message, hint=hint)
 
     def _hint(self) -> str:
         return (

@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from mlbatch.batches import allowing_null, read_part
 from mlbatch.engine import PartOutcome, PartTask, Surrender
 from mlbatch.job import Job, required_schema
+from mlbatch.judging import judge_keys
 from mlbatch.keys import texts
 from mlbatch.ledger import BatchCommit, QuarantinedRow
 from mlbatch.scoring import sorted_by
@@ -67,14 +67,15 @@ def _commit(
     batch: pa.RecordBatch, part: Part, low: int, job: type[Job], reason: str
 ) -> BatchCommit:
     table = job.output.table
-    told = texts(batch, table.key)
+    told, keyless = texts(batch, table.key), judge_keys(batch, table.key)
+    known = [row for row in range(batch.num_rows) if row not in keyless]
     detail = f"part {part.number} killed its workers and was set aside whole"
     return BatchCommit(
         part_number=part.number,
         low=low,
         high=low + batch.num_rows,
         upserts=pa.RecordBatch.from_pylist([], schema=allowing_null(table.schema)),
-        deletes=sorted_by(batch.filter(pc.is_valid(told)), table.key),
+        deletes=sorted_by(batch.take(pa.array(known, pa.int64())), table.key),
         deleted=0,
         filtered=0,
         quarantined=tuple(

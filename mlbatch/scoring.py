@@ -14,18 +14,23 @@ from mlbatch.batches import allowing_null
 from mlbatch.checksum import checksum
 from mlbatch.errors import MlbatchError, PredictionError
 from mlbatch.job import Job
-from mlbatch.judging import Fault, Faults, judge_duplicates, judge_input, judge_output
+from mlbatch.judging import (
+    Fault,
+    Faults,
+    judge_duplicates,
+    judge_input,
+    judge_keys,
+    judge_output,
+)
 from mlbatch.keys import texts
 from mlbatch.ledger import BatchCommit, ModelPin, QuarantinedRow
 from mlbatch.query import GONE
 from mlbatch.table import MODEL_VERSION, RUN_NO, SOURCE_UPDATED_AT
+from mlbatch.time_limit import time_limit
 from mlbatch.window import EARLIEST, LATEST
 
 if TYPE_CHECKING:
     from mlbatch.model import Prediction
-
-_INCOMPARABLE = frozenset({"missing_key", "not_utf8", "out_of_range"})
-"""Faults of an input whose key or time cannot be compared with other rows'."""
 
 
 class Predictor(Protocol):
@@ -48,12 +53,15 @@ class Scorer:
     def score(self, batch: pa.RecordBatch, part_number: int, low: int) -> BatchCommit:
         """Predict ``batch``, which starts at row ``low`` of its part, and say what to commit."""
         found = self._judge(batch)
-        duplicates = self._duplicates(batch, found)
+        keyless = judge_keys(batch, self.job.features.view.key)
+        duplicates = self._duplicates(batch, keyless)
         # Whatever an outdone row says, the newer row of its key says otherwise: also that it is gone.
         dead = self._tombstones(batch) & ~duplicates
         faults = {row: fault for row, fault in found.items() if not (dead | duplicates)[row]}
         alive = _rows_except(dead | duplicates, faults)
-        rows, failed = self._predict(_taken(batch, alive))
+        what = f"{self.job.name}: a batch of {batch.num_rows:,} rows"
+        with time_limit(self.job.limits.batch_seconds, what):
+            rows, failed = self._predict(_taken(batch, alive))
         faults |= {int(alive[row]): fault for row, fault in failed.items()}
         kept = np.setdiff1d(np.arange(rows.num_rows), list(failed))
         upserts = sorted_by(_taken(rows, kept), self.job.output.table.key)
@@ -100,13 +108,10 @@ class Scorer:
         columns = [column for column in view.columns if column.name in read]
         return judge_input(batch, columns, view.key, self.job.limits.text_characters)
 
-    def _duplicates(self, batch: pa.RecordBatch, faults: Faults) -> np.ndarray:
+    def _duplicates(self, batch: pa.RecordBatch, keyless: Faults) -> np.ndarray:
         view = self.job.features.view
         outdone = np.zeros(batch.num_rows, dtype=bool)
-        incomparable = {
-            row: fault for row, fault in faults.items() if fault.reason in _INCOMPARABLE
-        }
-        keyed = _rows_except(outdone, incomparable)
+        keyed = _rows_except(outdone, keyless)
         told = _taken(batch.select(list(dict.fromkeys((*view.key, str(view.cursor))))), keyed)
         outdone[keyed] = judge_duplicates(told, view.key, str(view.cursor))
         return outdone
@@ -161,8 +166,8 @@ class Scorer:
         key = self.job.output.table.key
         gone = dead.copy()
         gone[list(faults)] = True
-        rows = _taken(batch.select(list(key)), np.flatnonzero(gone))
-        return sorted_by(rows.filter(pc.is_valid(texts(rows, key))), key)
+        gone[list(judge_keys(batch, key))] = False
+        return sorted_by(_taken(batch.select(list(key)), np.flatnonzero(gone)), key)
 
     def _quarantined(
         self, batch: pa.RecordBatch, low: int, faults: Faults

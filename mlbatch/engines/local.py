@@ -68,7 +68,9 @@ class LocalEngine:
 
     @contextmanager
     def _stem(self, carried: bytes) -> Iterator[Stem]:
-        """The early one, or else a fresh one for this run."""
+        """The early one, if it is still there, or else a fresh one for this run."""
+        if self._early and not self._early[0].is_alive:
+            self._early.pop().stop()
         if self._early:
             yield self._early[0]
             return
@@ -96,6 +98,7 @@ class _Worker:
     """One process, and the task it is on."""
 
     def __init__(self, stem: Stem, work: bytes) -> None:
+        self._stem = stem
         self.pipe, theirs = multiprocessing.Pipe()
         self.pid = stem.start(theirs)
         self.task: PartTask | None = None
@@ -110,7 +113,7 @@ class _Worker:
 
     def dismiss(self) -> None:
         """Ask it to leave: it finishes the transaction that is under way."""
-        self._signal(signal.SIGTERM)
+        self._stem.send_signal(self.pid, signal.SIGTERM)
 
     def bury(self, seconds: float) -> None:
         """Wait for its end; a process that does not leave in time is killed."""
@@ -119,13 +122,8 @@ class _Worker:
         with suppress(EOFError, OSError):
             while self.pipe.poll(max(until - time.monotonic(), 0)):
                 self.pipe.recv_bytes()
-            self._signal(signal.SIGKILL)
+            self._stem.send_signal(self.pid, signal.SIGKILL)
         self.pipe.close()
-
-    def _signal(self, number: signal.Signals) -> None:
-        # The stem keeps the number of a dead worker until it is asked about it.
-        with suppress(ProcessLookupError):
-            os.kill(self.pid, number)
 
 
 class _Pool:

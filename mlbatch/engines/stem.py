@@ -25,7 +25,7 @@ from mlbatch.errors import TemporaryError
 Life = Callable[[Connection], None]
 """What a worker does: it is given its end of a pipe."""
 _START, _END = 0, -1
-"""Orders that are no process's number; such a number asks how that worker ended."""
+"""Orders that are no process's number; such a number asks how that worker ended, and a pair sends it a signal."""
 
 
 class Stem:
@@ -57,6 +57,19 @@ class Stem:
     def exit_code(self, worker: int) -> int:
         """How ``worker`` ended; waits for it."""
         return self._ask(worker)
+
+    def send_signal(self, worker: int, number: signal.Signals) -> None:
+        """Send SIGTERM or SIGKILL to ``worker``; nothing where it is gone, or the stem itself.
+
+        Only its parent knows whether a number is still that worker's. There is no answer to wait for.
+        """
+        with suppress(OSError):
+            self._orders.send((worker, number))
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it can fork yet."""
+        return self._process.is_alive()
 
     def stop(self) -> None:
         """Wait until it is gone, and with it all workers, which are terminated."""
@@ -122,9 +135,18 @@ def _obey(orders: Connection, life: Life, workers: dict[int, ForkProcess]) -> No
         while (order := orders.recv()) != _END:
             if order == _START:
                 orders.send(_fork(orders, life, workers))
+            elif isinstance(order, tuple):
+                _signal(workers, *order)
             else:
                 workers[order].join()
                 orders.send(workers.pop(order).exitcode)
+
+
+def _signal(workers: dict[int, ForkProcess], number: int, wanted: signal.Signals) -> None:
+    worker = workers.get(number)
+    if worker is not None:
+        # Neither reaches a process that was waited for, whose number may be another's by now.
+        (worker.kill if wanted is signal.SIGKILL else worker.terminate)()
 
 
 def _fork(orders: Connection, life: Life, workers: dict[int, ForkProcess]) -> int | OSError:

@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import signal
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -20,8 +21,10 @@ from mlbatch.cli.work import _inference_facts, _inference_text
 from mlbatch.connectors.folder import FolderStorage
 from mlbatch.connectors.mysql.sink import MysqlSink
 from mlbatch.connectors.sqlite import SqliteSink
+from mlbatch.engines.local import LocalEngine
 from mlbatch.errors import Fenced, QuarantineLimitError, RunFailed, TemporaryError
 from mlbatch.inference import infer
+from mlbatch.job import Limits
 from mlbatch.ledger import RunState, Strikes
 from mlbatch.planner import Request
 from mlbatch.repair import retry
@@ -43,6 +46,16 @@ class AlwaysKilling(Obedient):
 
     def predict(self, batch):
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+@dataclass(frozen=True)
+class Hanging(Obedient):
+    """Never answers."""
+
+    def predict(self, batch):
+        if "!hang" in batch.column("text").to_pylist():
+            time.sleep(300)
+        return super().predict(batch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +94,28 @@ def poisoned(*numbers):
     return [row | {"text": "!kill"} if row["id"] in numbers else row for row in notes(65)]
 
 
-def test_a_part_that_kills_twice_is_set_aside_whole_and_the_rest_goes_on(sink, tmp_path):
+def at_most_alone(monkeypatch, rows):
+    """How many rows of a part may be found one by one: fewer, where finding them is not the matter."""
+    monkeypatch.setattr("mlbatch.nurse.ROWS_ALONE", rows)
+
+
+def test_rows_that_kill_are_set_aside_alone_although_their_part_is_the_only_one(tmp_path):
+    """Most of the delta lies behind the second of them: the part could not be set aside whole."""
+    harness = ToyHarness(Toy, tmp_path, part_rows=100, workers=2).given_model(Killing())
+    harness.notes(poisoned(5, 9, 10))
+    runner_that_dies(tmp_path, at=99, part_rows=100)
+    ended = harness.infer()
+    found = harness.quarantined(ended.run.run_id)
+    assert [(row.key, row.reason) for row in found] == [
+        ("5", "killed_worker"), ("9", "killed_worker"), ("10", "killed_worker"),
+    ]  # fmt: skip
+    assert (ended.totals.written, ended.parts_aside) == (62, ())
+
+
+def test_a_part_that_kills_too_often_is_set_aside_whole_and_the_rest_goes_on(
+    sink, tmp_path, monkeypatch
+):
+    at_most_alone(monkeypatch, 1)
     harness = harness_on(sink, tmp_path)
     harness.notes(notes(65))
     harness.infer()
@@ -106,6 +140,7 @@ def test_a_part_that_kills_twice_is_set_aside_whole_and_the_rest_goes_on(sink, t
 
 
 def test_of_a_file_that_is_cut_only_the_piece_that_kills_is_set_aside(tmp_path, monkeypatch):
+    at_most_alone(monkeypatch, 1)
     monkeypatch.setattr("mlbatch.unloading.PIECE_BYTES", 1)
     monkeypatch.setattr("mlbatch.connectors.duckdb.GROUP_ROWS", 10)
     harness = harness_on(SqliteSink(tmp_path / "outputs.db"), tmp_path)
@@ -207,7 +242,8 @@ def test_a_machine_on_which_the_model_kills_leaves_the_run_to_another(tmp_path, 
     assert (ended.totals.written, ended.totals.quarantined) == (65, 0)
 
 
-def test_parts_are_left_alone_where_more_than_half_of_the_rows_would_go(tmp_path):
+def test_parts_are_left_alone_where_more_than_half_of_the_rows_would_go(tmp_path, monkeypatch):
+    at_most_alone(monkeypatch, 1)
     harness = ToyHarness(Toy, tmp_path, part_rows=40, workers=2).given_model(Killing())
     harness.notes(notes(65))
     harness.infer()
@@ -270,7 +306,8 @@ def harness_row(harness, number):
     return next(row for row in harness.rows() if row["note_id"] == number)
 
 
-def test_a_model_that_kills_in_every_part_fails_the_run(tmp_path):
+def test_a_model_that_kills_in_every_part_fails_the_run(tmp_path, monkeypatch):
+    at_most_alone(monkeypatch, 1)
     harness = harness_on(SqliteSink(tmp_path / "outputs.db"), tmp_path)
     harness.notes(poisoned(2, 3, 25, 33, 44, 45))
     with pytest.raises(QuarantineLimitError, match=r"2 of 4 parts .* would be set aside"):
@@ -323,7 +360,8 @@ def runner_that_dies(folder, *, at, part_rows=20):
 
 
 @pytest.mark.timeout(240)
-def test_strikes_outlive_the_runner(tmp_path):
+def test_strikes_outlive_the_runner(tmp_path, monkeypatch):
+    at_most_alone(monkeypatch, 1)
     harness = harness_on(SqliteSink(tmp_path / "outputs.db"), tmp_path)
     harness.notes(poisoned(25, 33))
     ledger = harness.tools.sink.ledger()
@@ -344,14 +382,51 @@ def test_strikes_outlive_the_runner(tmp_path):
 
 
 @pytest.mark.timeout(240)
-def test_a_single_part_that_kills_the_run_itself_is_set_aside_by_the_next_one(tmp_path):
+def test_a_single_part_that_kills_the_run_itself_is_set_aside_by_the_next_one(
+    tmp_path, monkeypatch
+):
     """A small delta is scored in the calling process, which its row then kills."""
+    at_most_alone(monkeypatch, 1)
     harness = harness_on(SqliteSink(tmp_path / "outputs.db"), tmp_path)
     harness.notes(poisoned(25, 43))
     runner_that_dies(tmp_path, at=99, part_rows=100)
     ended = harness.infer()
     assert len(ended.parts_aside) == 1
     assert ended.totals.written + ended.totals.quarantined == 65
+
+
+HANGING_RUNNER = """
+from pathlib import Path
+from flows.test_poison import Hanging
+from mlbatch.errors import TemporaryError
+from mlbatch.job import Limits
+from toy.harness import ToyHarness
+from toy.job import Toy
+Toy.limits = Limits(batch_seconds=2)
+harness = ToyHarness(Toy, Path({folder!r}), part_rows=100)
+harness._predictor = Hanging()
+try:
+    harness.infer()
+except TemporaryError as error:
+    print(error)
+"""
+
+
+@pytest.mark.timeout(240)
+def test_a_row_that_hangs_is_found_like_one_that_kills(tmp_path, monkeypatch):
+    """The process of a small delta ends by an error, and the next one's workers end themselves."""
+    monkeypatch.setattr(Toy, "limits", Limits(batch_seconds=2))
+    engine = LocalEngine(2)
+    engine.warm_up()
+    harness = ToyHarness(Toy, tmp_path, part_rows=100, engine=engine).given_model(Hanging())
+    harness.notes([row | {"text": "!hang"} if row["id"] == 5 else row for row in notes(20)])
+    with Program(HANGING_RUNNER.format(folder=str(tmp_path))) as runner:
+        told, complained = runner.communicate()
+    assert told == "toy: a batch of 20 rows took longer than 2 s\n", complained
+    assert harness.tools.sink.ledger().holder("mood") is None
+    ended = harness.infer()
+    (found,) = harness.quarantined(ended.run.run_id)
+    assert (found.key, found.reason, ended.totals.written) == ("5", "killed_worker", 19)
 
 
 def test_strikes_are_kept_by_run_and_fenced(sink):

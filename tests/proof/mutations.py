@@ -223,7 +223,7 @@ MUTANTS = (
     Mutant("strikes are forgotten with the runner", NURSE,
            "        self._ledger.strike(self._run, now)\n", "", NURSING),
     Mutant("a part that kills is searched for ever", NURSE,
-           "if before.set_aside is None:\n            return then", "if True:\n            return then", NURSING),
+           "self._rows_alone[number] < ROWS_ALONE:", "True:", NURSING),
     Mutant("a part that was given up is scored by the next run", NURSE,
            "if strikes.given_up_from is not None:\n            return replace",
            "if False:\n            return replace", NURSING),

@@ -43,7 +43,7 @@ class ToyHarness(JobHarness):
 
     @property
     def tools(self):
-        return replace(super().tools, engine=early.engine(self._workers))
+        return replace(super().tools, engine=self._engine or early.engine(self._workers))
 
     def notes(self, rows, *, key="id"):
         return self.given("notes", rows, key=key, schema=NOTES)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 
 import numpy as np
@@ -40,6 +41,26 @@ def test_inputs_that_must_not_reach_the_model():
     }  # fmt: skip
 
 
+def test_a_text_that_is_not_utf8_hides_no_long_one_beside_it():
+    texts = pa.array([b"\xff\xfe", None, b"x" * 11, b"ok"]).view(pa.string())
+    text = replace(TEXT, nullable=True)
+    found = judge_input(pa.record_batch({"text": texts}), [text], (), 10)
+    assert reasons(found) == {0: "not_utf8", 2: "too_long"}
+
+
+def test_a_key_that_is_none_comes_before_whatever_else_is_wrong_with_its_row():
+    names = pa.array([b"\xff", b"\xff", b"a", None]).view(pa.string())
+    numbers = pa.array([1, 1, 1, 1])
+    at = pa.array([1, 1, -(2**62), -(2**62)], pa.int64()).view(pa.timestamp("us"))
+    texts = pa.array([None, "too long here", "ok", "ok"])
+    batch = pa.record_batch({"text": texts, "name": names, "number": numbers, "at": at})
+    columns = [TEXT, Column("name", pa.string(), "x")]
+    found = judge_input(batch, columns, ("name", "number"), 10)
+    assert reasons(found) == {
+        0: "not_utf8", 1: "not_utf8", 2: "out_of_range", 3: "missing_key",
+    }  # fmt: skip
+
+
 def test_characters_are_counted_not_bytes():
     batch = pa.record_batch({"text": pa.array(["あ" * 10, "あ" * 11])})
     assert reasons(judge_input(batch, [TEXT], (), 10)) == {1: "too_long"}
@@ -61,8 +82,6 @@ def test_predictions_that_break_the_contract():
 
 @bad_input(82, outcome=QUARANTINED, says="too_long")
 def test_a_text_longer_than_its_column():
-    from dataclasses import replace
-
     columns = (*Mood.table.columns, Column("remark", pa.string(), "x", max_length=3))
     rows = pa.record_batch({"note_id": [1], "label": ["good"], "score": [0.5], "remark": ["four"]})
     assert reasons(judge_output(rows, replace(Mood.table, columns=columns))) == {0: "too_long"}

@@ -17,7 +17,7 @@ from mlbatch.engine import PartTask, Surrender, WorkerDied
 from mlbatch.errors import QuarantineLimitError, RunFailed, TemporaryError
 from mlbatch.job import Limits
 from mlbatch.ledger import BatchCommit, PartState, Progress, RunState, Strikes, check_conservation
-from mlbatch.nurse import Nurse, parts_aside
+from mlbatch.nurse import ROWS_ALONE, Nurse, parts_aside
 from mlbatch.quarantine import set_part_aside
 from mlbatch.snapshot import Part, Snapshot
 
@@ -87,15 +87,22 @@ def test_a_new_nurse_goes_on_where_the_last_one_was():
     assert nurse_on(memory).tasks() == []
 
 
-def test_a_second_row_that_kills_gives_the_part_up():
+def test_rows_that_kill_are_set_aside_one_by_one_and_the_part_with_one_too_many():
     memory = Memory(1_000, done=500)
     memory.kept[0] = Strikes(0, 6, died_at=20, set_aside=20)
     nurse = nurse_on(memory)
-    assert nurse.tasks() == [PartTask(0)]
-    # An accident, then 62, 7 and 1 rows at once.
-    task = dying(nurse, PartTask(0), 5)
-    assert task == PartTask(0, surrender=Surrender.KEYS)
-    assert memory.kept[0].given_up_from == 500
+    (task,) = nurse.tasks()
+    assert task == PartTask(0)
+    # An accident, then 62, 7 and 1 rows at once; from there on each is found by one death.
+    task = dying(nurse, task, 5)
+    for _ in range(ROWS_ALONE - 2):
+        assert (task.set_aside, memory.kept[0].set_aside) == (memory.done, memory.done)
+        memory.done += 3
+        task = dying(nurse, task, 1)
+    assert memory.kept[0].given_up_from is None
+    memory.done += 3
+    assert dying(nurse, task, 1) == PartTask(0, surrender=Surrender.KEYS)
+    assert memory.kept[0].given_up_from == memory.done
 
 
 def test_what_kills_without_reading_is_not_held_against_the_part():
@@ -112,7 +119,7 @@ def test_what_kills_without_reading_is_not_held_against_the_part():
 def found_to_kill(**limits):
     """A nurse, and the death after which part 1 of 3 is to be set aside from row 40 on."""
     memory = Memory(100, 100, 100, done=40)
-    memory.kept = {1: Strikes(1, 8, died_at=40, set_aside=39)}
+    memory.kept = {1: Strikes(1, 8, died_at=40, set_aside=40)}
     nurse = nurse_on(memory, **limits)
     return memory, lambda: nurse.on_death(WorkerDied(PartTask(1, 8_192, 1, set_aside=40), -9))
 
@@ -126,8 +133,9 @@ def test_parts_are_counted_before_they_are_set_aside():
 
 def test_a_part_beyond_the_limit_of_parts_is_left_alone():
     memory, die = found_to_kill(quarantined_parts=0)
-    with pytest.raises(QuarantineLimitError, match="1 of 3 parts with 60 of 300 rows"):
+    with pytest.raises(QuarantineLimitError, match="1 of 3 parts with 60 of 300 rows") as caught:
         die()
+    assert "`parts_share` and `quarantined_parts` of the job's Limits" in caught.value.hint
     assert parts_aside("r", memory) == ()
 
 

@@ -8,10 +8,15 @@ from datetime import datetime, timedelta
 
 import numpy as np
 import pyarrow as pa
+import pytest
+from bad_inputs import QUARANTINED, bad_input
 from hypothesis import given
 from hypothesis import strategies as st
 from toy.job import Toy
+from toy.lines import LineJob
 
+from mlbatch.job import required_schema
+from mlbatch.judging import judge_keys
 from mlbatch.ledger import ModelPin
 from mlbatch.model import Prediction
 from mlbatch.scoring import Scorer
@@ -125,3 +130,47 @@ def test_a_row_that_kills_is_set_aside_unseen():
     assert (commit.low, commit.high, commit.upserts.num_rows) == (40, 41, 0)
     assert commit.deletes["note_id"].to_pylist() == [5]
     assert [str(row) for row in commit.quarantined] == ["5: killed_worker, the worker died on it"]
+
+
+def lines(books, texts, at, *, number=None):
+    """Rows of the job whose key has two columns, as Redshift may unload them."""
+    schema = required_schema(LineJob)
+    values = {
+        "book": pa.array(books, pa.binary()).view(pa.string()),
+        "number": number if number is not None else pa.array([1] * len(books), pa.int64()),
+        "text": pa.array(texts, pa.binary()).view(pa.string()),
+        "updated_at": pa.array(at, pa.timestamp("us")),
+        "deleted_at": pa.nulls(len(books), pa.timestamp("us")),
+    }
+    arrays = [values[name] for name in schema.names]
+    return pa.RecordBatch.from_arrays(arrays, names=schema.names)
+
+
+def scored(rows):
+    return replace(SCORER, job=LineJob).score(rows, 0, 0)
+
+
+@bad_input(49, outcome=QUARANTINED, says="not_utf8")
+def test_49_a_key_that_is_not_utf8_costs_its_own_row_alone():
+    late = DAY + timedelta(hours=1)
+    commit = scored(lines([b"\xff", b"a", b"a"], [None, b"good", b"odd"], [DAY, late, DAY]))
+    assert [(row.row_offset, row.reason) for row in commit.quarantined] == [(0, "not_utf8")]
+    assert (commit.upserts["book"].to_pylist(), commit.filtered) == (["a"], 1)
+    assert commit.deletes.num_rows == 0
+
+
+def test_of_one_key_the_newest_row_counts_although_its_text_is_not_utf8():
+    late = DAY + timedelta(hours=1)
+    commit = scored(lines([b"a", b"a"], [b"good", b"\xff"], [DAY, late]))
+    assert [row.reason for row in commit.quarantined] == ["not_utf8"]
+    assert (commit.upserts.num_rows, commit.filtered) == (0, 1)
+    assert commit.deletes["book"].to_pylist() == ["a"]
+
+
+@pytest.mark.parametrize("kind", [pa.date32(), pa.timestamp("us")])
+def test_a_key_beyond_the_years_that_there_are_is_in_no_table(kind):
+    days = pa.array([10**7, 1], pa.int32()).view(pa.date32())
+    rows = pa.record_batch({"day": days.cast(kind), "note": pa.array(["x", "x"])})
+    assert {row: fault.reason for row, fault in judge_keys(rows, ("day",)).items()} == {
+        0: "out_of_range"
+    }

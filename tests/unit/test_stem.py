@@ -104,6 +104,38 @@ def test_an_early_stem_serves_all_runs_of_a_process():
     assert parents != {os.getpid()}
 
 
+def test_an_early_stem_that_was_killed_is_replaced():
+    engine = LocalEngine(2)
+    engine.warm_up()
+    (early,) = engine._early
+    os.kill(early._process.pid, signal.SIGKILL)
+    early._process.join()
+    tasks = [PartTask(0), PartTask(1)]
+    assert {outcome.part_number for outcome in engine.run(Parent(), tasks, no)} == {0, 1}
+    assert engine._early == []
+
+
+def test_a_worker_that_is_gone_is_sent_no_signal():
+    """Its number is anybody's once its parent has waited for it, which each fork does."""
+    stem = Stem(life)
+    first, number = started(stem)
+    other, living = started(stem)
+    first.send("end")
+    assert gone_in(10, number)
+    third, _ = started(stem)
+    for worker in (number, 2**22 + 1):
+        stem.send_signal(worker, signal.SIGKILL)
+    third.send(3)
+    assert third.recv()[2] == 3
+    assert stem.exit_code(number) == 0
+    stem.send_signal(number, signal.SIGTERM)
+    stem.send_signal(living, signal.SIGTERM)
+    assert stem.exit_code(living) == -signal.SIGTERM
+    other.close()
+    stem.stop()
+    stem.send_signal(living, signal.SIGKILL)
+
+
 class Parent:
     def __call__(self, task):
         return PartOutcome(task.part_number, {"parent": os.getppid()})
