@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from toy.harness import QuickHarness, ToyHarness, note, notes
+from toy.harness import QuickHarness, ToyHarness, interrupted, note, notes
 from toy.job import Toy
 from toy.model import Obedient
 
@@ -16,6 +16,7 @@ from mlbatch import worker
 from mlbatch.errors import ExitCode, OutOfResources, QuarantineLimitError, RunFailed
 from mlbatch.ledger import RunKind, RunState
 from mlbatch.model import Prediction
+from mlbatch.repair import retry
 
 
 @dataclass(frozen=True)
@@ -119,3 +120,31 @@ def test_a_row_whose_text_speaks_of_full_disks_is_a_bad_row(harness):
     harness._predictor = Broken(ValueError(os.strerror(errno.ENOSPC)), "now")
     ended = harness.notes([note(3, "good now", minutes=50_000)]).infer()
     assert ended.totals.quarantined == 1
+
+
+@pytest.mark.parametrize("superseded", [False, True])
+def test_after_a_full_run_that_took_rows_and_did_not_end_everything_is_read(
+    harness, monkeypatch, superseded
+):
+    """A delta would never read again what it set aside."""
+    harness._part_rows = 350
+    harness._predictor = Broken(NO_DICTIONARY, "sad note 12")
+    if superseded:
+        interrupted(harness, monkeypatch, 1, full=True)
+        harness._predictor = Obedient()
+        ended = harness.infer(supersede=True)
+    else:
+        harness.notes([note(n, "!short", minutes=10 * n) for n in range(690, 701)])
+        with pytest.raises(RunFailed, match="rows the model gave"):
+            harness.infer(full=True)
+        assert len(harness.rows()) < 700
+        harness._predictor = Obedient()
+        harness.notes([note(n, "good", minutes=10 * n) for n in range(690, 701)])
+        # What is named by somebody does not make up for it.
+        harness.notes([note(12, "good", minutes=120)])
+        assert retry(Toy, harness.tools) is None
+        ended = harness.infer()
+    assert ended.run.new.kind is RunKind.FULL
+    assert "a full that did not finish, has changed rows" in ended.plan.reason
+    assert len(harness.rows()) == 700
+    assert harness.infer().plan.kind is RunKind.DELTA
