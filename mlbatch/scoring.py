@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 _INCOMPARABLE = frozenset({"missing_key", "not_utf8", "out_of_range"})
 """Faults of an input whose key or time cannot be compared with other rows'."""
 
-_SHOWN_CHARACTERS = 200
-
 
 class Predictor(Protocol):
     """What scoring needs of a model."""
@@ -36,6 +34,9 @@ class Predictor(Protocol):
     def predict(self, batch: pa.RecordBatch) -> Prediction:
         """A label and a score for each row of the job's input columns."""
         ...
+
+
+_SHOWN_CHARACTERS = 200
 
 
 @dataclass(slots=True)
@@ -172,7 +173,10 @@ class Scorer:
         key = self.job.output.table.key
         first = texts(batch.slice(0, 1).select(list(key)), key)[0].as_py()
         message = f"{self.job.name}: in predict, at the row {first}: {short.message}"
-        raise OutOfResources(message, hint=short.hint) from error
+        hint = short.hint
+        if isinstance(system, MemoryError):
+            hint = f"{hint}. If it is always this row, change it in the source, then --supersede"
+        raise OutOfResources(message, hint=hint) from error
 
     def _bisect(self, batch: pa.RecordBatch, error: Exception) -> tuple[pa.RecordBatch, Faults]:
         if batch.num_rows == 1:

@@ -108,6 +108,8 @@ def test_what_the_machine_lacks_is_no_row_s_fault(harness, error, word):
     with pytest.raises(OutOfResources, match=r"toy: in predict, at the row \d+: ") as caught:
         harness.infer()
     assert caught.value.exit_code is ExitCode.TEMPORARY
+    # What is always too large must not stop the nights without a way out.
+    assert ("--supersede" in caught.value.hint) is isinstance(error, MemoryError)
     (left, _) = harness.tools.sink.ledger().runs("mood")
     assert (left.state, harness.quarantined(left.run_id)) == (RunState.WRITING, ())
     assert harness.rows() == before
