@@ -108,6 +108,8 @@ def _done(done: Run, request: Request, given_up: Run | None) -> Plan:
     if request.full and done.new.kind not in (RunKind.BACKFILL, RunKind.FULL):
         message = f"{reason}, a {done.new.kind}: with this slot, --full would read nothing"
         raise UsageError(message, hint="leave --slot out to read everything again")
+    if request.full:
+        reason += ", which read everything; without --slot it is read again"
     if given_up is not None:
         reason += f"; run {given_up.run_id}, which was left {given_up.state}, is given up"
     high, slot = done.new.watermark_high, request.slot

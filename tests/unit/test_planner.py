@@ -173,7 +173,9 @@ def test_everything_is_not_read_again_for_a_slot_that_is_done():
     known = replace(facts(done), slot_done=done)
     asked = Request(slot="2026-01-01", full=True)
     # Asked again by its scheduler, it is done as well.
-    assert decide(asked, known, Delta()).done is done
+    again = decide(asked, known, Delta())
+    assert again.done is done
+    assert "which read everything; without --slot" in again.reason
     delta = of_kind(done, RunKind.DELTA)
     with pytest.raises(UsageError, match="was done by run r1, a delta") as caught:
         decide(asked, replace(known, slot_done=delta), Delta())
