@@ -30,7 +30,7 @@ from mlbatch.ledger import (
 )
 from mlbatch.nurse import Nurse, PartAside, parts_aside, trial_by
 from mlbatch.pinning import first_loader, pin_for, pinned_loader
-from mlbatch.planner import Facts, Plan, Request, check_slot, decide, with_model
+from mlbatch.planner import Facts, Plan, Request, check_slot, decide, since_done, with_model
 from mlbatch.project import code_digest
 from mlbatch.reporting import counted, record
 from mlbatch.scoring import Predictor
@@ -119,6 +119,9 @@ def infer(
             plan, pin = _with_pin(job, plan, request, facts, tools, model)
         tools.notify("plan", f"{plan.kind}: {plan.reason}")
         tools.notify("sink", way)
+        if plan.supersede is not None:
+            reason = "superseded on request"
+            ledger.give_up(plan.supersede, RunState.SUPERSEDED, reason, tools.new_epoch())
         if plan.done is not None:
             return Inference(plan, plan.done, Totals.of(ledger.parts(plan.done.run_id)), None, {})
         return _carry_out(job, plan, facts, lease, tools, pin)
@@ -141,14 +144,24 @@ def _checked(request: Request, tools: Tools) -> Request:
 def _facts(
     job: type[Job], request: Request, generation: str, ledger: Ledger, tools: Tools
 ) -> Facts:
-    slot = request.slot
+    slot, runs = request.slot, ledger.latest(job.output.table.name, generation)
     return Facts(
-        runs=ledger.latest(job.output.table.name, generation),
+        runs=runs,
         watermark=ledger.watermark(job.name, generation),
         now=tools.warehouse.now(),
         code_digest=code_digest(job),
         slot_done=ledger.done(job.name, generation, slot) if slot is not None else None,
+        halfway=_halfway(runs, ledger),
     )
+
+
+def _halfway(runs: tuple[Run, ...], ledger: Ledger) -> Run | None:
+    """The last run that read everything without coming to its end, and changed the table.
+
+    What it removed, no delta would read again: those begin at the watermark.
+    """
+    wide = [run for run in since_done(runs) if run.new.kind in (RunKind.BACKFILL, RunKind.FULL)]
+    return next((run for run in wide if ledger.progress(run.run_id).done), None)
 
 
 def _carry_out(
@@ -156,9 +169,6 @@ def _carry_out(
 ) -> Inference:
     """Go on with the plan's unfinished run, or begin one with the model ``pin``."""
     ledger, table, probe = tools.sink.ledger(), table_of(job, lease), None
-    if plan.supersede is not None:
-        reason = "superseded on request"
-        ledger.give_up(plan.supersede, RunState.SUPERSEDED, reason, tools.new_epoch())
     if pin is None:
         run = plan.unfinished
         load = pinned_loader(job, run, tools)

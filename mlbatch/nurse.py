@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NoReturn
 from mlbatch.engine import Engine, PartOutcome, PartTask, Surrender, WorkerDied
 from mlbatch.errors import QuarantineLimitError, RunFailed, TemporaryError
 from mlbatch.ledger import PartState, Run, Strikes
-from mlbatch.worker import MOST_BATCH_ROWS
+from mlbatch.worker import MOST_BATCH_ROWS, check_limit, no_more
 
 if TYPE_CHECKING:
     from mlbatch.job import Job
@@ -178,13 +178,8 @@ class Nurse:
             f"part {this.number} ({this.uri}) killed {this.deaths} workers"
         )
         limits = "`parts_share` and `quarantined_parts` of the job's Limits allow more"
-        hint = f"{self._hint()}; the next one reads them again. Mend or leave out such rows, or {limits}"
+        hint = f"{no_more(self._job)}; the next one reads them again. Mend or leave out such rows, or {limits}"
         raise QuarantineLimitError(message, hint=hint)
-
-    def _hint(self) -> str:
-        return (
-            f"mlbatch show {self._job.name} names the reasons; nothing more is written by this run"
-        )
 
     def _forgive(self) -> None:
         """It was not the parts that killed: what is left of the run is judged afresh next time."""
@@ -197,9 +192,7 @@ class Nurse:
         so_far = self._ledger.progress(self._run.run_id)
         self._notify("progress", f"{so_far.done:,} of {so_far.expected:,} rows")
         one_by_one = so_far.quarantined - sum(part.rows for part in self._aside.values())
-        if not self._job.limits.allows(one_by_one, so_far.expected):
-            message = f"{one_by_one:,} of {so_far.expected:,} rows were quarantined"
-            raise QuarantineLimitError(message, hint=self._hint())
+        check_limit(self._job, one_by_one, so_far.expected)
 
 
 class _TrialLost(Exception):

@@ -51,13 +51,15 @@ class Facts:
     """What the ledger and the warehouse say, read under the lease."""
 
     runs: tuple[Run, ...]
-    """The last finished run of the output table's generation, and all since then, newest first."""
+    """As `mlbatch.sink.Ledger.latest` tells them: those since the table was last brought up, and that one."""
     watermark: Watermark | None
     now: datetime
     """The warehouse's clock."""
     code_digest: str
     slot_done: Run | None = None
     """The run that did the slot asked for."""
+    halfway: Run | None = None
+    """A run since then that was to read everything and did not finish, but changed rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,14 +100,24 @@ def decide(request: Request, facts: Facts, delta: Delta) -> Plan:
         return _resume(unfinished, request, facts)
     done = facts.slot_done
     if done is not None:
-        reason = f"slot {request.slot} was done by run {done.run_id}"
-        return Plan(
-            done.new.kind, Window(), done.new.watermark_high, request.slot, reason, done=done
-        )
+        return _done(done, request, unfinished)
     kind, window, reason = _choose(request, facts, delta)
     high = utc(facts.now) - delta.lag
     repair = request.repair if kind is RunKind.REPAIR else None
     return Plan(kind, window, high, request.slot, reason, repair=repair, supersede=unfinished)
+
+
+def _done(done: Run, request: Request, given_up: Run | None) -> Plan:
+    reason = f"slot {request.slot} was done by run {done.run_id}"
+    if request.full and done.new.kind not in (RunKind.BACKFILL, RunKind.FULL):
+        message = f"{reason}, a {done.new.kind}: with this slot, --full would read nothing"
+        raise UsageError(message, hint="leave --slot out to read everything again")
+    if request.full:
+        reason += ", which read everything; without --slot it is read again"
+    if given_up is not None:
+        reason += f"; run {given_up.run_id}, which was left {given_up.state}, is given up"
+    high, slot = done.new.watermark_high, request.slot
+    return Plan(done.new.kind, Window(), high, slot, reason, supersede=given_up, done=done)
 
 
 def _resume(run: Run, request: Request, facts: Facts) -> Plan:
@@ -124,6 +136,10 @@ def _choose(request: Request, facts: Facts, delta: Delta) -> tuple[RunKind, Wind
         return RunKind.BACKFILL, Window(until=until), "the table has never been finished"
     if request.repair is not None:
         return RunKind.REPAIR, Window(), request.repair.reason
+    if facts.halfway is not None:
+        left = facts.halfway
+        reason = f"run {left.run_id}, a {left.new.kind} that did not finish, has changed rows"
+        return RunKind.FULL, _everything(until, reason), reason
     if request.full:
         return RunKind.FULL, Window(until=until), "everything again, as asked with --full"
     if facts.watermark is None:
@@ -145,25 +161,38 @@ def with_model(plan: Plan, runs: tuple[Run, ...], version: int) -> Plan:
     reason = _why_everything(before, runs, version)
     if reason is None:
         return plan
-    if plan.window.until is not None:
-        message = f"{reason}: with --until, later rows would stay another model's"
-        raise UsageError(message, hint="leave --until out")
-    return replace(plan, kind=RunKind.FULL, window=Window(), reason=reason)
+    return replace(
+        plan, kind=RunKind.FULL, window=_everything(plan.window.until, reason), reason=reason
+    )
+
+
+def _everything(until: datetime | None, reason: str) -> Window:
+    """The window of a run that must read everything, because of ``reason``."""
+    if until is None:
+        return Window()
+    message = f"{reason}: with --until, later rows would stay as they are"
+    raise UsageError(message, hint="leave --until out")
 
 
 def _why_everything(before: ModelPin, runs: tuple[Run, ...], version: int) -> str | None:
     if before.version != version:
         return f"model v{version} takes the place of v{before.version}, in place"
     # One that ended otherwise may have written before it did.
-    left = [run for run in _since_done(runs) if run.new.model.version != version]
+    left = [run for run in since_done(runs) if run.new.model.version != version]
     if not left:
         return None
     return f"run {left[0].run_id} may have left rows of model v{left[0].new.model.version}"
 
 
-def _since_done(runs: tuple[Run, ...]) -> tuple[Run, ...]:
-    last = next((n for n, run in enumerate(runs) if run.state is RunState.DONE), len(runs))
+def since_done(runs: tuple[Run, ...]) -> tuple[Run, ...]:
+    """Those of ``runs``, newest first, that are newer than the last one that `brought_up` the table."""
+    last = next((n for n, run in enumerate(runs) if brought_up(run)), len(runs))
     return runs[:last]
+
+
+def brought_up(run: Run) -> bool:
+    """Whether nothing that runs before ``run`` left is wrong any more: a repair looks at its own rows only."""
+    return run.state is RunState.DONE and run.new.kind is not RunKind.REPAIR
 
 
 def spell(span: timedelta) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from mlbatch.batches import allowing_null
 from mlbatch.checksum import checksum
-from mlbatch.errors import MlbatchError, PredictionError
+from mlbatch.errors import MlbatchError, OutOfResources, PredictionError, causes, out_of_resources
 from mlbatch.job import Job
 from mlbatch.judging import (
     Fault,
@@ -41,6 +41,29 @@ class Predictor(Protocol):
         ...
 
 
+_SHOWN_CHARACTERS = 200
+
+
+@dataclass(slots=True)
+class Answers:
+    """How the model has done so far: who commits can tell a bad row from a model that does not work."""
+
+    good: int = 0
+    failed: int = 0
+    first_fault: str = ""
+
+    def count(self, rows: int, failed: Faults) -> None:
+        """The model was asked for ``rows``, and these of them ``failed``."""
+        self.good += rows - len(failed)
+        self.failed += len(failed)
+        if failed:
+            self.note(failed[min(failed)].detail)
+
+    def note(self, fault: str) -> None:
+        """Remember ``fault`` if it is the first."""
+        self.first_fault = self.first_fault or fault[:_SHOWN_CHARACTERS]
+
+
 @dataclass(frozen=True, slots=True)
 class Scorer:
     """Turns batches of one run into commits."""
@@ -49,6 +72,7 @@ class Scorer:
     model: Predictor
     pin: ModelPin
     run_no: int
+    answers: Answers = field(default_factory=Answers)
 
     def score(self, batch: pa.RecordBatch, part_number: int, low: int) -> BatchCommit:
         """Predict ``batch``, which starts at row ``low`` of its part, and say what to commit."""
@@ -62,6 +86,7 @@ class Scorer:
         what = f"{self.job.name}: a batch of {batch.num_rows:,} rows"
         with time_limit(self.job.limits.batch_seconds, what):
             rows, failed = self._predict(_taken(batch, alive))
+        self.answers.count(rows.num_rows, failed)
         faults |= {int(alive[row]): fault for row, fault in failed.items()}
         kept = np.setdiff1d(np.arange(rows.num_rows), list(failed))
         upserts = sorted_by(_taken(rows, kept), self.job.output.table.key)
@@ -125,6 +150,8 @@ class Scorer:
         except MlbatchError:
             raise
         except Exception as error:  # noqa: BLE001  a job's own code may raise anything
+            self._check_machine(batch, error)
+            self.answers.note(f"{type(error).__name__}: {error}")
             return self._bisect(batch, error)
         labels, scores = list(answer.labels), np.asarray(answer.scores, dtype=float)
         if len(labels) != batch.num_rows or scores.shape != (batch.num_rows,):
@@ -135,6 +162,24 @@ class Scorer:
             raise PredictionError(message, hint="predict must answer every row, in order")
         rows = self._rows(batch, labels, scores)
         return rows, judge_output(rows, self.job.output.table)
+
+    def _check_machine(self, batch: pa.RecordBatch, error: Exception) -> None:
+        """Raise OutOfResources where it is this machine that failed, which no row is to blame for.
+
+        Where memory is short, a smaller batch may fit; one row cannot be cut. Only the system's own
+        errors count: the text of another may quote a row, and rows may say anything.
+        """
+        system = next((c for c in causes(error) if isinstance(c, OSError | MemoryError)), None)
+        short = out_of_resources(system) if system is not None else None
+        if short is None or (isinstance(system, MemoryError) and batch.num_rows > 1):
+            return
+        key = self.job.output.table.key
+        first = texts(batch.slice(0, 1).select(list(key)), key)[0].as_py()
+        message = f"{self.job.name}: in predict, at the row {first}: {short.message}"
+        hint = short.hint
+        if isinstance(system, MemoryError):
+            hint = f"{hint}. If it is always this row, change it in the source, then --supersede"
+        raise OutOfResources(message, hint=hint) from error
 
     def _bisect(self, batch: pa.RecordBatch, error: Exception) -> tuple[pa.RecordBatch, Faults]:
         if batch.num_rows == 1:

@@ -31,7 +31,8 @@ class LabelGenerators(np.random.RandomState):
     def randint(self, low: int, *more: Any, size: Any = None, **options: Any) -> Any:  # type: ignore[override]  # noqa: ANN401
         """A generator for each of ``size`` seeds below ``low``, in a list; asked otherwise, numbers."""
         if more or options or not isinstance(size, int):
-            return super().randint(low, *more, size=size, **options)
+            numbers: Any = super().randint
+            return numbers(low, *more, size=size, **options)
         self.seed(self._seed)
         self._made = self._made or [np.random.RandomState() for _ in range(size)]
         for made, seed in zip(self._made, super().randint(low, size=size), strict=True):

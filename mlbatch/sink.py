@@ -129,7 +129,7 @@ class Ledger(Protocol):
         ...
 
     def latest(self, output_table: str, generation: str) -> tuple[Run, ...]:
-        """The last run of a generation that finished, and all since then, newest first.
+        """The last run of a generation that finished, repairs left out, and all since then, newest first.
 
         An unfinished run is among them: none begins, let alone finishes, before it has ended.
         """

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from mlbatch.batches import read_part
 from mlbatch.engine import PartOutcome, PartTask
+from mlbatch.errors import QuarantineLimitError, RunFailed
 from mlbatch.failpoint import reach
 from mlbatch.job import Job, required_schema
 from mlbatch.ledger import BatchCommit, Run, RunKind
@@ -35,6 +36,8 @@ MOST_BATCH_ROWS = 8_192
 BATCH_BYTES = 512 * 1024
 """Of the part's file in a batch: large enough that its fixed costs vanish, small enough that memory
 does not grow with the length of texts."""
+UNPROVEN_ROWS = 10
+"""So many rows of a part may fail in the model before it predicts one: a delta may be one bad row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,10 @@ class PartWorker:
             schema = required_schema(self.job, repairs=new.kind is RunKind.REPAIR)
             if task.trial is not None:
                 return try_a_row(task, session, self.storage, scorer, schema, task.trial)
-            return score_part(task, session, self.storage, scorer, schema, limits=self.limits)
+            rows = self.run.rows_expected
+            return score_part(
+                task, session, self.storage, scorer, schema, limits=self.limits, rows_of_run=rows
+            )
 
 
 def try_a_row(
@@ -95,12 +101,15 @@ def score_part(
     *,
     batch_rows: int | None = None,
     limits: Limits = Limits(),  # noqa: B008  a value
+    rows_of_run: int | None = None,
 ) -> PartOutcome:
     """Bring one part from where its ledger row says it is to its end, in batches of ``batch_rows``.
 
     A batch is read while the one before is scored and the one before that is written; without
     ``batch_rows`` the part's bytes a row decide. ``limits`` say when to hold back. Raises Fenced when
-    another process took the run over, SnapshotError when the part is no longer the adopted one.
+    another process took the run over, SnapshotError when the part is no longer the adopted one,
+    QuarantineLimitError before the part alone sets more aside than the job allows a run of
+    ``rows_of_run``, RunFailed before it does so for a model that predicts nothing.
     Whatever is raised, committed batches stay and the rest can be resumed.
     """
     state = session.position(task.part_number)
@@ -111,7 +120,8 @@ def score_part(
         storage.open(part.file_uri, etag=part.etag) as file,
         WriteBehind(stages.timing("write", polite.commit)) as writer,
     ):
-        ahead = _Ahead(task, scorer, stages, polite, writer)
+        toll = _Toll(scorer, state.quarantined, rows_of_run or part.rows)
+        ahead = _Ahead(task, scorer, stages, polite, writer, toll)
         while done < part.rows:
             stop, size = _next_stretch(task, done, part.rows, rows)
             batches = read_part(file, part, schema, start=done, stop=stop, batch_rows=size)
@@ -128,6 +138,7 @@ class _Ahead:
     stages: _Stages
     polite: _Polite
     writer: WriteBehind[BatchCommit]
+    toll: _Toll
 
     def go(self, batches: Iterator[pa.RecordBatch], done: int) -> int:
         """Score ``batches``, the first of which begins at row ``done``; returns where they end."""
@@ -136,6 +147,7 @@ class _Ahead:
                 reach("before_score")
                 with self.stages.timed("score"):
                     commit = _score(self.scorer, self.task, batch, done)
+                self.toll.take(commit)
                 reach("after_score")
                 self.polite.wait(self.writer)
                 self.writer.put(commit)
@@ -144,6 +156,43 @@ class _Ahead:
                     self.writer.wait()
                 done = commit.high
         return done
+
+
+class _Toll:
+    """What a part sets aside, held against what the job allows before any of it is committed.
+
+    A row that is set aside loses the prediction that it had. Other parts' are not known here: the
+    nurse adds them up after each.
+    """
+
+    def __init__(self, scorer: Scorer, aside: int, rows_of_run: int) -> None:
+        self._job, self._answers = scorer.job, scorer.answers
+        self._aside, self._rows_of_run = aside, rows_of_run
+
+    def take(self, commit: BatchCommit) -> None:
+        """Count ``commit``; raises QuarantineLimitError or RunFailed where it must not be."""
+        answers, job = self._answers, self._job
+        if not answers.good and answers.failed > max(job.limits.quarantined_rows, UNPROVEN_ROWS):
+            message = (
+                f"{job.name}: the model predicts no row of part {commit.part_number}, "
+                f"{answers.failed:,} were tried; the first fault: {answers.first_fault}"
+            )
+            hint = "no row is to blame, and these keep what the table has of them: mend the model or predict"
+            raise RunFailed(message, hint=hint)
+        self._aside += len(commit.quarantined)
+        check_limit(job, self._aside, self._rows_of_run)
+
+
+def check_limit(job: type[Job], aside: int, rows: int) -> None:
+    """QuarantineLimitError where so many rows set aside one by one are too many for a run of ``rows``."""
+    if not job.limits.allows(aside, rows):
+        message = f"{aside:,} of {rows:,} rows were quarantined"
+        raise QuarantineLimitError(message, hint=no_more(job))
+
+
+def no_more(job: type[Job]) -> str:
+    """The hint of a run that set too much aside."""
+    return f"mlbatch show {job.name} names the reasons; nothing more is written by this run"
 
 
 class _Polite:

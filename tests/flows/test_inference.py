@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from bad_inputs import FAILS, NOTICED, QUARANTINED, REFUSED, bad_input
 from sqlalchemy import event
-from toy.harness import DAY_ONE, ToyHarness, note, notes
+from toy.harness import DAY_ONE, ToyHarness, interrupted, note, notes
 from toy.job import Toy
 from toy.model import Obedient
 
@@ -91,6 +91,16 @@ def test_a_slot_is_done_once(harness):
     again = harness.infer(slot="2026-01-02")
     assert again.plan.done.run_id == first.run.run_id
     assert len(harness.tools.sink.ledger().runs("mood")) == 1
+
+
+def test_a_slot_that_is_done_leaves_no_superseded_run_as_it_was(harness, monkeypatch):
+    harness.notes(notes(5)).infer(slot="2026-01-02")
+    interrupted(harness.notes(notes(9)), monkeypatch, 0)
+    ended = harness.infer(slot="2026-01-02", supersede=True)
+    assert ended.plan.done is not None
+    (left, _) = harness.tools.sink.ledger().runs("mood")
+    assert left.state is RunState.SUPERSEDED
+    assert harness.infer().totals.written == 9
 
 
 @bad_input(121, outcome=REFUSED, says="slot")

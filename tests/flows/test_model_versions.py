@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
+import numpy as np
 import pytest
 from toy.harness import interrupted, note, notes
 from toy.job import Toy
 from toy.model import Obedient
 
 from mlbatch.connectors.sqlite import SqliteDatabase
-from mlbatch.errors import ModelIncompatible, TemporaryError, UsageError
+from mlbatch.errors import ModelIncompatible, RunFailed, TemporaryError, UsageError
 from mlbatch.inference import infer, preview
 from mlbatch.ledger import RunKind, RunState
+from mlbatch.model import Prediction
 from mlbatch.planner import Request
+from mlbatch.repair import retry
 from mlbatch.testing import FolderTracking
+
+
+@dataclass(frozen=True)
+class NotSoGood(Obedient):
+    """Fails for a text that the model before can read."""
+
+    def predict(self, batch):
+        texts = batch.column("text").to_pylist()
+        return Prediction([], np.array([])) if "!sick" in texts else super().predict(batch)
 
 
 def versions(harness):
@@ -112,6 +124,20 @@ def test_what_a_superseded_change_of_model_wrote_is_written_over(harness, monkey
     ended = harness.infer(supersede=True)
     assert (ended.run.new.kind, ended.run.new.model.version) == (RunKind.FULL, 1)
     assert "may have left rows of model v2" in ended.plan.reason
+    assert versions(harness) == {1}
+
+
+def test_a_repair_does_not_hide_what_a_failed_change_of_model_left(harness):
+    harness.notes([*notes(45), note(90, "!nan", minutes=900)]).infer()
+    harness.given_model(NotSoGood())
+    harness.notes([note(91, "!sick", minutes=10)])
+    with pytest.raises(RunFailed, match="rows the model gave"):
+        harness.infer(in_place=True)
+    assert versions(harness) == {1, 2}
+    harness._predictor = Obedient()
+    assert retry(Toy, harness.tools).run.new.kind is RunKind.REPAIR
+    ended = harness.infer()
+    assert (ended.run.new.kind, ended.run.new.model.version) == (RunKind.FULL, 1)
     assert versions(harness) == {1}
 
 

@@ -11,6 +11,7 @@ SINK = "tests/seams/test_sink.py"
 MYSQL = "tests/seams/test_mysql.py"
 RESUME = "tests/flows/test_resume.py"
 INFER = "tests/flows/test_inference.py"
+BROKEN = "tests/flows/test_broken_models.py"
 STORAGE = "tests/seams/test_storage.py"
 SNAPSHOT = "tests/unit/test_snapshot.py"
 OLDER = f"{SINK}::test_a_commit_of_an_older_epoch_changes_nothing"
@@ -152,6 +153,23 @@ MUTANTS = (
     Mutant("a done slot is done again", "mlbatch/planner.py",
            "done = facts.slot_done", "done = None",
            "tests/unit/test_planner.py"),
+    Mutant("a repair makes a run of another model forgotten", "mlbatch/planner.py",
+           "run.state is RunState.DONE and run.new.kind is not RunKind.REPAIR",
+           "run.state is RunState.DONE", "tests/unit/test_planner.py"),
+    Mutant("the runs before a repair are not read", RUNS,
+           "            RUN.c.kind != RunKind.REPAIR.value,\n", "",
+           f"{SINK}::test_a_repair_hides_no_run_before_it"),
+    Mutant("what a failed full run removed is forgotten", "mlbatch/planner.py",
+           "if facts.halfway is not None:", "if False:", "tests/unit/test_planner.py"),
+    Mutant("a model that predicts nothing is believed", "mlbatch/worker.py",
+           "if not answers.good and", "if False and",
+           f"{BROKEN}::test_a_model_that_predicts_nothing_takes_nothing_from_the_table"),
+    Mutant("limits are checked after the commit only", "mlbatch/worker.py",
+           "        check_limit(job, self._aside, self._rows_of_run)\n", "",
+           f"{BROKEN}::test_a_batch_beyond_the_limit_is_not_committed"),
+    Mutant("rows are blamed for a full machine", "mlbatch/scoring.py",
+           "if short is None or", "if True or",
+           f"{BROKEN}::test_what_the_machine_lacks_is_no_row_s_fault"),
     Mutant("model files are believed", "mlbatch/connectors/skops_file.py",
            "or _sha256(file) != registered", "", "tests/unit/test_learning.py::test_85_a_changed_file_is_refused"),
     Mutant("reconcile removes any number of rows", "mlbatch/repair.py",
@@ -375,8 +393,8 @@ MUTANTS = (
            'put(connection, WATERMARK, {"job": new.job, "generation": "g1"}, mark)',
            f"{SINK}::test_only_the_generation_that_serves_says_what_serves"),
     Mutant("a plan looks at the runs of all generations", INFERENCE,
-           "runs=ledger.latest(job.output.table.name, generation)",
-           "runs=ledger.runs(job.output.table.name)", BACK),
+           "runs = request.slot, ledger.latest(job.output.table.name, generation)",
+           "runs = request.slot, ledger.runs(job.output.table.name)", BACK),
     Mutant("readers' indexes do not come along", INFERENCE,
            "like = job.output.table.name if lease.beside else None", "like = None",
            f"{MEANWHILE}::test_readers_find_their_indexes_after_a_switch"),

@@ -580,6 +580,20 @@ def test_narrow_questions_read_the_runs_they_are_about_and_no_others(sink):
     assert ledger.untracked("mood") == ()
 
 
+def test_a_repair_hides_no_run_before_it(sink):
+    run, ledger, _ = begin(sink)
+    ledger.finish(ledger.advance(run, RunState.VERIFYING), None, 1)
+    lease = ledger.acquire("mood", "toy", ME, 12)
+    ledger.give_up(ledger.create(lease, new_run("r2")), RunState.FAILED, "x", 2)
+    repair = ledger.create(
+        ledger.acquire("mood", "toy", ME, 13), new_run("r3", kind=RunKind.REPAIR)
+    )
+    for state in (RunState.UNLOADING, RunState.PLANNED, RunState.WRITING, RunState.VERIFYING):
+        repair = ledger.advance(repair, state)
+    ledger.finish(repair, None, 3)
+    assert [r.run_id for r in ledger.latest("mood", "g1")] == ["r3", "r2", "r1"]
+
+
 def test_what_is_read_of_runs_does_not_grow_with_their_number(sink):
     run, ledger, _ = begin(sink)
     ledger.finish(ledger.advance(run, RunState.VERIFYING), None, 1)

@@ -17,6 +17,7 @@ from mlbatch.planner import (
     answers,
     check_slot,
     decide,
+    since_done,
     spell,
     with_model,
 )
@@ -108,7 +109,7 @@ def test_a_window_with_an_end_would_leave_rows_of_two_models(full):
     assert with_model(plan, (done,), 1) is plan
     left = of_model(a_run(RunState.FAILED), 2)
     for runs, version in (((done,), 2), ((left, done), 1)):
-        with pytest.raises(UsageError, match="would stay another model's"):
+        with pytest.raises(UsageError, match="would stay as they are"):
             with_model(plan, runs, version)
 
 
@@ -121,6 +122,32 @@ def test_what_an_ended_run_of_another_model_left_is_read_over():
         assert with_model(plan, (a_run(state), done), 1) is plan
         # A run that was done since then read everything.
         assert with_model(plan, (done, *runs), 1) is plan
+
+
+def of_kind(run, kind):
+    return replace(run, new=replace(run.new, kind=kind))
+
+
+def test_a_repair_that_is_done_has_not_read_over_what_others_left():
+    done, left = a_run(RunState.DONE), of_model(a_run(RunState.FAILED), 2)
+    plan = decide(Request(), facts(done, watermark=Watermark(NOON)), Delta())
+    runs = (of_kind(done, RunKind.REPAIR), left, done)
+    assert since_done(runs) == runs[:2]
+    assert with_model(plan, runs, 1).kind is RunKind.FULL
+
+
+def test_after_a_full_run_that_changed_rows_and_failed_everything_is_read_again():
+    left = of_kind(a_run(RunState.FAILED), RunKind.FULL)
+    known = replace(facts(left, a_run(RunState.DONE), watermark=Watermark(NOON)), halfway=left)
+    plan = decide(Request(), known, Delta())
+    assert (plan.kind, plan.window) == (RunKind.FULL, Window())
+    assert plan.reason == "run r1, a full that did not finish, has changed rows"
+    for request in (Request(until=NOON), Request(until=NOON, full=True)):
+        with pytest.raises(UsageError, match="later rows would stay as they are"):
+            decide(request, known, Delta())
+    # Rows that somebody names are mended all the same.
+    mend = Request(repair=Repair(((1,),), (), "x"))
+    assert decide(mend, known, Delta()).kind is RunKind.REPAIR
 
 
 def test_a_first_run_and_a_repair_read_what_they_read():
@@ -159,6 +186,28 @@ def test_a_done_slot_is_done():
     known = replace(facts(done), slot_done=done)
     assert decide(Request(slot="2026-01-01"), known, Delta()).done is done
     assert decide(Request(slot="2026-01-02"), facts(done), Delta()).done is None
+
+
+def test_everything_is_not_read_again_for_a_slot_that_is_done():
+    done = a_run(RunState.DONE, slot="2026-01-01")
+    known = replace(facts(done), slot_done=done)
+    asked = Request(slot="2026-01-01", full=True)
+    # Asked again by its scheduler, it is done as well.
+    again = decide(asked, known, Delta())
+    assert again.done is done
+    assert "which read everything; without --slot" in again.reason
+    delta = of_kind(done, RunKind.DELTA)
+    with pytest.raises(UsageError, match="was done by run r1, a delta") as caught:
+        decide(asked, replace(known, slot_done=delta), Delta())
+    assert "leave --slot out" in caught.value.hint
+
+
+def test_what_is_superseded_is_given_up_although_the_slot_is_done():
+    done, left = a_run(RunState.DONE, slot="2026-01-01"), a_run(RunState.WRITING)
+    known = replace(facts(left, done), slot_done=done)
+    plan = decide(Request(slot="2026-01-01", supersede=True), known, Delta())
+    assert (plan.done, plan.supersede) == (done, left)
+    assert "which was left writing, is given up" in plan.reason
 
 
 @bad_input(121, outcome=REFUSED, says="slot")

@@ -47,7 +47,11 @@ class RunReader(Store):
     def latest(self, output_table: str, generation: str) -> tuple[Run, ...]:
         """See `mlbatch.sink.Ledger.latest`."""
         of_generation = (RUN.c.output_table == output_table) & (RUN.c.generation == generation)
-        done = select(RUN.c.run_no).where(of_generation, RUN.c.state == RunState.DONE.value)
+        done = select(RUN.c.run_no).where(
+            of_generation,
+            RUN.c.state == RunState.DONE.value,
+            RUN.c.kind != RunKind.REPAIR.value,
+        )
         query = select(RUN).where(of_generation).order_by(RUN.c.run_no.desc())
         with self._database.reading() as connection:
             # Backwards through the numbers to the first that fits. As a part of the other statement
