@@ -255,7 +255,7 @@ MUTANTS = (
     Mutant("what other starts predicted speaks for this machine", NURSE,
            "self._predicts or written > self._written", "self._predicts or written > 0", NURSING),
     Mutant("rows of a part that is set aside keep their prediction", "mlbatch/quarantine.py",
-           "deletes=sorted_by(batch.filter(pc.is_valid(told)), table.key)",
+           "deletes=sorted_by(batch.take(pa.array(known, pa.int64())), table.key)",
            "deletes=batch.slice(0, 0)", NURSING),
     Mutant("a row that may kill is scored before the rows ahead of it are written", WORKER,
            "                    self.writer.wait()\n                done", "                    pass\n                done",
