@@ -22,6 +22,7 @@ from mlbatch.repair import compared, excused, mending, nameable, pieces, read_be
 from mlbatch.scoring import Scorer
 from mlbatch.table import OutputTable
 from mlbatch.tools import Tools
+from mlbatch.window import EARLIEST
 
 SAMPLE_ROWS = 1_000
 SAME_SCORE = 1e-9
@@ -68,7 +69,11 @@ def complete(job: type[Job], tools: Tools, generation: str, pin: ModelPin) -> in
 
 def _wanting(job: type[Job], tools: Tools, generation: str, version: int) -> Differences:
     """What is not as the source says, and neither quarantined nor the next delta's."""
-    return compared(job, tools, standing(job, generation), version, excused(job, tools, generation))
+    excuses = excused(job, tools, generation)
+    if excuses.changed_after is None:
+        # All rows are later than the warehouse's clock: the next delta reads all of them.
+        excuses = replace(excuses, changed_after=EARLIEST)
+    return compared(job, tools, standing(job, generation), version, excuses)
 
 
 def inspect(

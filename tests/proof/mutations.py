@@ -446,7 +446,7 @@ MUTANTS = (
            "Excuses(late)",
            f"{SWITCHES}::test_quarantined_rows_are_no_reason_to_refuse"),
     Mutant("a row stays excused after a failed run took its prediction", GENERATIONS,
-           "run.watermark_high if run.state == RunState.DONE.value else None", "run.watermark_high",
+           "until = clock if run.state == RunState.DONE.value else None", "until = clock",
            f"{SINK}::test_all_keys_that_were_set_aside_come_page_by_page"),
     Mutant("a row stays excused although it changed", "mlbatch/reconciliation.py",
            "pc.less_equal(rows[_SOURCE_AT], until)", "pc.is_valid(until)",

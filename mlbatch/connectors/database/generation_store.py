@@ -60,7 +60,9 @@ class GenerationStore(Store):
         with self._database.reading() as connection:
             runs = connection.execute(_setting_aside(output_table, generation)).all()
         for run in runs:
-            until = run.watermark_high if run.state == RunState.DONE.value else None
+            # The warehouse's clock may have been set back since the run before.
+            clock = max(run.watermark_high, run.watermark_low or run.watermark_high)
+            until = clock if run.state == RunState.DONE.value else None
             last = (-1, -1)
             while rows := self._quarantine_page(run.run_id, *last):
                 yield from ((row.entity_key, until) for row in rows if row.entity_key)
@@ -110,7 +112,7 @@ def _setting_aside(output_table: str, generation: str) -> Select[Any]:
     done = RUN.c.state == RunState.DONE.value
     first = select(func.coalesce(func.max(RUN.c.run_no), 0)).where(here, everything, done)
     return (
-        select(RUN.c.run_id, RUN.c.state, RUN.c.watermark_high)
+        select(RUN.c.run_id, RUN.c.state, RUN.c.watermark_low, RUN.c.watermark_high)
         .where(here, RUN.c.run_no >= first.scalar_subquery())
         .where(exists().where(QUARANTINE.c.run_id == RUN.c.run_id))
         .order_by(RUN.c.run_no)
