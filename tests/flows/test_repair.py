@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 import pyarrow as pa
 import pytest
 from bad_inputs import QUARANTINED, bad_input
-from toy.harness import note, notes
+from toy.harness import ToyHarness, note, notes
 from toy.job import Toy
 from toy.lines import LINES, LineJob
 from toy.model import Obedient
@@ -267,7 +267,8 @@ def test_a_mended_row_that_came_late_with_an_old_time_is_found(harness):
     assert 50 in ids(harness)
 
 
-def test_a_row_whose_last_end_was_in_a_failed_run_is_missing(harness, monkeypatch):
+def test_a_row_whose_last_end_was_in_a_failed_run_is_missing(tmp_path, monkeypatch):
+    harness = ToyHarness(Toy, tmp_path, part_rows=5).given_model(Obedient())
     monkeypatch.setattr(Toy, "limits", Limits(quarantined_rows=5, quarantined_share=0.1))
     harness.notes([*notes(25), note(50, "!nan", minutes=3)]).infer()
     # The same model on a sick machine: the run fails, and the rows that it came to are gone.

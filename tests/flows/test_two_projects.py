@@ -36,8 +36,8 @@ def test_the_second_is_stopped_by_the_model_that_it_has_not_before_any_row(share
     assert first.infer().totals.written == 200
     rows, ledger = first.rows(), shared.ledger()
     runs = ledger.runs()
-    # Beyond the first project's watermark, or there is nothing to do.
-    second.notes([note(900, "lovely", minutes=9_000)])
+    # One for the next delta, and one that came late, for a comparison.
+    second.notes([note(900, "lovely", minutes=9_000), note(899, "lovely", minutes=1)])
     for start in (
         second.infer,
         lambda: second.infer(full=True),
