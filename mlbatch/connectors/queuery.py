@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import io
 import json
+import os
 import re
 import ssl
 import time
@@ -224,9 +225,13 @@ class QueueryWarehouse:
         raise AssertionError  # the loop returns or raises
 
 
-@functools.cache
 def _authorities() -> ssl.SSLContext:
     """Whom clients trust, which each would read anew: a twentieth of a second a file."""
+    return _read_authorities(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
+
+
+@functools.lru_cache(maxsize=2)
+def _read_authorities(*named: str | None) -> ssl.SSLContext:  # noqa: ARG001  httpx asks for them itself
     return httpx.create_ssl_context()
 
 

@@ -294,11 +294,11 @@ def test_a_part_that_cannot_even_be_read_is_set_aside_unread(tmp_path):
     before = {row["note_id"]: row["run_no"] for row in harness.rows()}
     harness.notes([note(n, "good", minutes=5_000) for n in range(3, 66, 3)])
     tools = harness.tools
-    deadly = DeadlyStorage(tools.storage.root, "0001_part")
+    deadly = DeadlyStorage(tools.storage.root, "0002_part")
     ended = infer(Toy, Request(full=True), replace(tools, storage=deadly))
 
     (aside,) = ended.parts_aside
-    assert (aside.number, aside.rows, ended.totals.quarantined) == (1, 20, 20)
+    assert (aside.number, aside.rows, ended.totals.quarantined) == (2, 20, 20)
     assert {r.reason for r in harness.quarantined(ended.run.run_id)} == {"part_unreadable"}
     # Whose rows they are is not known, so what they had stays: see docs/exactly-once.md.
     kept = [n for n, run_no in before.items() if harness_row(harness, n)["run_no"] == run_no]
