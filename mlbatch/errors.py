@@ -170,8 +170,10 @@ def out_of_resources(error: BaseException) -> OutOfResources | None:
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:
-    """``error`` and those behind it, the nearest first."""
-    while error is not None:
+    """``error`` and those behind it, the nearest first, each once: some lead back to themselves."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
         yield error
         error = error.__cause__ or error.__context__
 

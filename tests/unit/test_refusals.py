@@ -12,7 +12,7 @@ from mlbatch.connectors.mysql.address import MysqlAddress
 from mlbatch.connectors.mysql.faults import is_passing, translate, translated
 from mlbatch.connectors.password import FixedPassword
 from mlbatch.connectors.redshift.warehouse import RedshiftWarehouse
-from mlbatch.errors import RunFailed, SettingsError, SnapshotError, TemporaryError
+from mlbatch.errors import RunFailed, SettingsError, SnapshotError, TemporaryError, causes
 from mlbatch.predicting import _spread
 
 ADDRESS = MysqlAddress("db", 3306, "ml", "me", FixedPassword("hunter2"))
@@ -141,3 +141,9 @@ def test_a_score_is_spread_over_the_other_labels_alike():
     assert np.allclose(found, [[0.1, 0.8, 0.1], [0.3, 0.3, 0.3], [0.0, 0.0, 1.0]])
     two = _spread((False, True), [True, False], np.array([0.75, 0.25]))
     assert two.tolist() == [[0.25, 0.75], [0.75, 0.25]]
+
+
+def test_causes_that_lead_back_to_themselves_end():
+    first, second = ValueError("a"), KeyError("b")
+    first.__cause__, second.__cause__ = second, first
+    assert list(causes(first)) == [first, second]
