@@ -88,8 +88,9 @@ def start(world: World, sink: object, *, full: bool) -> int:
     hasten()
     quiet = os.open(world.folder / "children.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(quiet, 2)
-    # A process that hangs says where.
-    faulthandler.dump_traceback_later(20, file=quiet)
+    # A process that hangs can be asked where. No watch that is set here would live in its forks, which set
+    # one of their own and would wait for it.
+    faulthandler.register(signal.SIGUSR1, file=quiet, all_threads=True)
     os._exit(world.attempt(sink, full=full))  # type: ignore[arg-type]
 
 
