@@ -41,7 +41,7 @@ mariadb: ## Install the distribution's MariaDB server, where there is none
 	@command -v mariadbd > /dev/null || test -x /usr/sbin/mariadbd || $(INSTALL_MARIADB)
 
 test: setup mariadb ## Run all tests
-	@$(BIN)/python -m pytest -n auto
+	@$(BIN)/python -m pytest -n auto --dist worksteal
 
 lint: setup ## Check style, types and the floors of the house
 	@$(BIN)/ruff check .
@@ -54,7 +54,7 @@ format: setup ## Bring the code into shape
 	@$(BIN)/ruff check --fix .
 
 cover: setup ## Run all tests and show what they do not reach
-	@$(BIN)/python -m pytest -n auto --cov --cov-report=term --cov-fail-under=95
+	@$(BIN)/python -m pytest -n auto --dist worksteal --cov --cov-report=term --cov-fail-under=95
 
 bench: setup mariadb bench-wires ## Measure scoring beside pandas, awswrangler, Ray, Spark, Metaflow and the floor; half an hour
 	@$(BIN)/python -m benchmarks.scoring
