@@ -30,12 +30,12 @@ setup: .venv/.ready ## Build .venv with everything in it, and nothing else
 	@$(BIN)/uv sync --locked --quiet --inexact
 	@touch $@
 
-run: setup ## Run the main job: train, infer everything, then the next day's delta
+run: setup ## Empty .mlbatch and run the main job: train, infer everything, then the next day's delta
 	@$(BIN)/python -m sample.demo
 
 run-real: setup mariadb ## The same on private servers: Redshift's and S3's wires, MariaDB, MLflow
-	@$(BIN)/mlbatch devstack up > /dev/null
-	@$(BIN)/python -m sample.demo --profile devstack; code=$$?; $(BIN)/mlbatch devstack down; exit $$code
+	@trap '$(BIN)/mlbatch devstack down' EXIT; trap 'exit 130' INT TERM; \
+	  $(BIN)/mlbatch devstack up > /dev/null && $(BIN)/python -m sample.demo --profile devstack
 
 mariadb: ## Install the distribution's MariaDB server, where there is none
 	@command -v mariadbd > /dev/null || test -x /usr/sbin/mariadbd || $(INSTALL_MARIADB)
@@ -82,7 +82,8 @@ bad-inputs: setup ## Write docs/bad-inputs.md from the marks of the tests
 
 check: lint test ## Exactly what CI runs
 
-clean: ## Remove what running and testing left behind
+clean: ## Stop the devstack and remove what running and testing left behind: also .mlbatch, the data of the default profile
+	@test ! -x $(BIN)/mlbatch || $(BIN)/mlbatch devstack down > /dev/null 2>&1 || true
 	@rm -rf .mlbatch .pytest_cache .mypy_cache .ruff_cache .coverage*
 
 .PHONY: help setup run run-real mariadb test lint format cover quality bench profile bench-wires prove prove-long prove-pairs bad-inputs check clean

@@ -265,10 +265,11 @@ def peers(folder: Path) -> dict[str, float | None]:
 def _peer_python() -> str | None:
     python = PEERS / "bin" / "python"
     uv = Path(sys.executable).with_name("uv")
-    if not python.exists():
+    known = [python, "-c", "import awswrangler"]
+    if not python.exists() or subprocess.run(known, capture_output=True, check=False).returncode:
         packages = ["awswrangler[mysql]", "pymysql", "setuptools<81"]
         commands = (
-            [uv, "venv", "--quiet", str(PEERS)],
+            [uv, "venv", "--quiet", "--allow-existing", str(PEERS)],
             [uv, "pip", "install", "--quiet", "--python", str(python), *packages],
         )
         for command in commands:

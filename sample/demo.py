@@ -31,11 +31,10 @@ SHOWN = 8
 @click.option("--profile", default="default", help="Where to run it; devstack: on real wires.")
 def main(profile: str) -> None:
     """Run the demonstration in the project's folder, from scratch."""
+    choose(profile)
     if profile == "default":
         _clear()
     else:
-        # Commands started from here find the profile too.
-        os.environ["MLBATCH_PROFILE"] = profile
         _type("doctor", may_fail=True)
     tools = connect(load_settings(ROOT), lambda *_: None)
     _say("Day one: a year of recipes, labelled by hand, is copied into the warehouse")
@@ -62,6 +61,13 @@ def main(profile: str) -> None:
     click.echo("  jobs/recipe_classifier/README.md    the model card; CONTRIBUTING.md: add a job")
 
 
+def choose(profile: str) -> None:
+    """For this process and the commands that it starts: a sample does not write where somebody works."""
+    for name in [name for name in os.environ if name.startswith("MLBATCH_")]:
+        del os.environ[name]
+    os.environ["MLBATCH_PROFILE"] = profile
+
+
 def _clear() -> None:
     """Start anew, but leave the devstack alone: it may be running."""
     for found in (ROOT / HOME).glob("*"):
@@ -79,7 +85,9 @@ def _type(*arguments: str, may_fail: bool = False) -> None:
     """Run one mlbatch command as a person would, and stop the show when it fails."""
     click.echo(f"\n$ mlbatch {' '.join(arguments)}")
     command = Path(sys.executable).with_name("mlbatch")
-    subprocess.run([command, *arguments], cwd=ROOT, check=not may_fail)
+    code = subprocess.run([command, *arguments], cwd=ROOT, check=False).returncode
+    if code and not may_fail:
+        sys.exit(code)
 
 
 def _show(changed: list[int]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import tempfile
 import threading
@@ -62,13 +63,16 @@ def measure(
             output, _ = process.communicate(timeout=seconds)
             whole = time.perf_counter() - started
         except subprocess.TimeoutExpired as error:
-            os.killpg(process.pid, 9)
             raise FailedError(f"took more than {seconds:.0f} s") from error
         finally:
+            # Ctrl-C does not reach a session of its own.
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
             watch.stop()
-        if process.returncode:
+        if process.returncode or not output.strip():
             errors.seek(0)
-            raise FailedError("\n".join(errors.read().splitlines()[-3:]))
+            raise FailedError("\n".join(errors.read().splitlines()[-3:]) or "said nothing")
     told = json.loads(output.strip().splitlines()[-1])
     peak = watch.peak_pss_mb if memory else None
     return Measured(told["seconds"], whole, watch.cpu_seconds, peak)

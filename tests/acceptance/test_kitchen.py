@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from datetime import datetime
+from unittest import mock
 
 import pytest
 
 from jobs.recipe_classifier.job import RecipeCategory
 from mlbatch.text import normalise, surfaces
+from sample.demo import choose
 from sample.kitchen import recipes, stamped
 
 KITCHEN = list(recipes())
@@ -132,3 +135,12 @@ def test_the_next_day_adds_edits_and_deletes():
             assert (old["title"], old["ingredients"], old["lines"]) != (
                 change["title"], change["ingredients"], change["lines"],
             )  # fmt: skip
+
+
+@mock.patch.dict(
+    os.environ, {"MLBATCH_PROFILE": "production", "MLBATCH_SINK__HOST": "db.example.com"}
+)
+def test_the_sample_never_writes_where_somebody_works():
+    choose("default")
+    ours = {name: value for name, value in os.environ.items() if name.startswith("MLBATCH_")}
+    assert ours == {"MLBATCH_PROFILE": "default"}
