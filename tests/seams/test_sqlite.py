@@ -44,12 +44,14 @@ def test_a_file_that_may_not_grow_within_a_transaction_is_no_failure(tmp_path):
     database = SqliteDatabase(tmp_path / "z.db")
     with database.writing() as connection:
         connection.exec_driver_sql("CREATE TABLE t (a TEXT)")
-    with (
-        pytest.raises(OutOfResources, match="disk is full"),
-        database.writing() as connection,
-    ):
-        connection.exec_driver_sql("PRAGMA max_page_count = 2")
-        connection.exec_driver_sql("INSERT INTO t VALUES (?)", ("x" * 100_000,))
+
+    def write_too_much():
+        with database.writing() as connection:
+            connection.exec_driver_sql("PRAGMA max_page_count = 2")
+            connection.exec_driver_sql("INSERT INTO t VALUES (?)", ("x" * 100_000,))
+
+    with pytest.raises(OutOfResources, match="disk is full"):
+        write_too_much()
     with database.writing() as connection:
         connection.exec_driver_sql("PRAGMA max_page_count = 1000")
         assert connection.exec_driver_sql("SELECT COUNT(*) FROM t").scalar() == 0
