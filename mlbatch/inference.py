@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 
 PACE_RUNS = 100
 """Last runs that tell how long another one takes: of all deltas, and some of everything."""
+OF_NO_RUN = ("train", "_reconcile", "_inspect")
+"""Folders of parts that the ledger knows nothing of: so old, they are of somebody who was killed, or done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +194,7 @@ def _carry_out(
 
 
 def _discard_old(job: type[Job], run: Run, ledger: Ledger, tools: Tools) -> None:
-    """Let go of the parts of runs that ended, and of trainings, a good while before this ``run``."""
+    """Let go of the parts of runs that ended a good while before this ``run``, and of `OF_NO_RUN`."""
 
     def has_ended(run_id: str) -> bool:
         found = ledger.run(run_id)
@@ -202,7 +204,8 @@ def _discard_old(job: type[Job], run: Run, ledger: Ledger, tools: Tools) -> None
     # The data is in: no trouble with an old folder may fail its run.
     with suppress(MlbatchError):
         discard_old(tools.storage, prefix, has_ended)
-        discard_old(tools.storage, f"{prefix}train/", lambda _: True)
+        for name in OF_NO_RUN:
+            discard_old(tools.storage, f"{prefix}{name}/", lambda _: True)
 
 
 def _latest(ledger: Ledger, run: Run) -> Run:

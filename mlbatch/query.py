@@ -27,7 +27,7 @@ from mlbatch.sql import (
     render,
     verbatim,
 )
-from mlbatch.window import Window, in_zone
+from mlbatch.window import Window, in_zone, since_in_zone, until_in_zone
 
 NullCursor = Literal["always", "never"]
 _BEGINNING = datetime(1, 1, 1)  # noqa: DTZ001  a literal of the cursor's own zone
@@ -200,8 +200,8 @@ class FeatureQuery:
     def source(self, window: Window, zone: str = "UTC", name: str = "q") -> exp.Subquery:
         """The author's own words as a source; what they leave open is bound to the window's edges."""
         bounds = {
-            "since": in_zone(window.since, zone) if window.since else _BEGINNING,
-            "until": in_zone(window.until, zone) if window.until else _END,
+            "since": since_in_zone(window.since, zone) if window.since else _BEGINNING,
+            "until": until_in_zone(window.until, zone) if window.until else _END,
         }
         own = {p: naive_timestamp(bounds[p]) for p in placeholders(self.tree) if p in bounds}
 
@@ -234,10 +234,10 @@ def _within(
         return None
     conditions: list[exp.Expr] = []
     if window.since is not None:
-        low = naive_timestamp(in_zone(window.since, zone))
+        low = naive_timestamp(since_in_zone(window.since, zone))
         conditions.append(exp.GTE(this=_column(cursor), expression=low))
     if window.until is not None:
-        high = naive_timestamp(in_zone(window.until, zone))
+        high = naive_timestamp(until_in_zone(window.until, zone))
         conditions.append(exp.LT(this=_column(cursor), expression=high))
     inside: exp.Expr = exp.and_(*conditions)
     if null_cursor == "never":

@@ -102,10 +102,20 @@ def _look(
         message = f"{entry.uri} is not a Parquet file: {error}"
         damaged = SnapshotError(message, hint="run again with --full to unload anew")
         raise out_of_resources(error) or damaged from error
+    _check_rows(parquet.metadata, entry)
+    return pieces, highest, schema
+
+
+def _check_rows(metadata: pq.FileMetaData, entry: ManifestEntry) -> None:
+    rows = metadata.num_rows
+    in_groups = sum(metadata.row_group(n).num_rows for n in range(metadata.num_row_groups))
+    message = None
     if rows != entry.rows:
         message = f"{entry.uri} has {rows} rows, the manifest says {entry.rows}"
+    elif rows != in_groups:
+        message = f"{entry.uri} has {in_groups} rows in its row groups, its footer says {rows}"
+    if message is not None:
         raise SnapshotError(message, hint="run again with --full to unload anew")
-    return pieces, highest, schema
 
 
 def _pieces(metadata: pq.FileMetaData, whole: Part) -> Iterator[Part]:

@@ -7,6 +7,7 @@ datetimes; naive ones are refused at construction.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -33,6 +34,47 @@ def in_zone(instant: datetime, zone: str) -> datetime:
     except OverflowError:
         # Within a day of either end of the calendar: no real row is on the other side.
         return instant.replace(tzinfo=None)
+
+
+def since_in_zone(instant: datetime, zone: str) -> datetime:
+    """The lowest that such a column says at ``instant`` or later, although clocks are put back."""
+    hour = _repeated(instant, zone)
+    return hour.first if hour and instant < hour.again else in_zone(instant, zone)
+
+
+def until_in_zone(instant: datetime, zone: str) -> datetime:
+    """What such a column never reached before ``instant``, although clocks are put back."""
+    hour = _repeated(instant, zone)
+    return hour.end if hour and instant >= hour.again else in_zone(instant, zone)
+
+
+@dataclass(frozen=True, slots=True)
+class _Repeated:
+    """Local times that come twice, because clocks are put back: half-open, as a window."""
+
+    first: datetime
+    end: datetime
+    again: datetime
+    """When it is ``first`` for the second time, instead of ``end``."""
+
+
+def _repeated(instant: datetime, zone: str) -> _Repeated | None:
+    """Those that the local time of ``instant`` is one of; None where it comes once."""
+    try:
+        local = instant.astimezone(ZoneInfo(zone))
+    except OverflowError:
+        return None
+    before, after = (local.replace(fold=fold).utcoffset() or timedelta() for fold in (0, 1))
+    if before <= after:
+        return None
+    begin = instant.astimezone(UTC).replace(microsecond=0) - local.fold * (before - after)
+    # Zones tell their offset at an instant, and not when it changes.
+    seconds = range(int((before - after).total_seconds()) + 1)
+    there, step = local.tzinfo, timedelta(seconds=1)
+    changed = bisect_left(seconds, 1, key=lambda n: (begin + n * step).astimezone(there).fold)
+    again = begin + changed * step
+    naive = again.replace(tzinfo=None)
+    return _Repeated(naive + after, naive + before, again)
 
 
 EARLIEST = datetime(1, 1, 1)  # noqa: DTZ001  in any column's own zone

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from mlbatch.batches import read_part
 from mlbatch.engine import PartOutcome, PartTask
-from mlbatch.errors import QuarantineLimitError, RunFailed
+from mlbatch.errors import QuarantineLimitError, RunFailed, SnapshotError
 from mlbatch.failpoint import reach
 from mlbatch.job import Job, required_schema
 from mlbatch.ledger import BatchCommit, Run, RunKind
@@ -125,8 +125,15 @@ def score_part(
         while done < part.rows:
             stop, size = _next_stretch(task, done, part.rows, rows)
             batches = read_part(file, part, schema, start=done, stop=stop, batch_rows=size)
-            done = ahead.go(batches, done)
+            begun, done = done, ahead.go(batches, done)
+            if done == begun:
+                raise _ends_early(part, done)
     return PartOutcome(task.part_number, stages.seconds)
+
+
+def _ends_early(part: Part, done: int) -> SnapshotError:
+    message = f"part {part.number} ({part.uri}) ends after {done:,} of its {part.rows:,} rows"
+    return SnapshotError(message, hint="run again with --full to unload anew")
 
 
 @dataclass(frozen=True, slots=True)

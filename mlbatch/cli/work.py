@@ -87,7 +87,8 @@ def _infer(runs: Iterator[tuple[Inference, float]], request: Request, *, as_json
     aside = 0
     for ended, seconds in runs:
         told.append(_inference_facts(ended, seconds))
-        aside += ended.totals.quarantined
+        # Whoever did the slot was told of its rows then.
+        aside += 0 if ended.plan.done else ended.totals.quarantined
         if not as_json:
             click.echo(f"{_inference_text(ended, seconds)}{_left(ended, request)}")
     if as_json:

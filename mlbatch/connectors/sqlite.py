@@ -11,11 +11,11 @@ import os
 import re
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 from sqlalchemy import Connection, Engine, create_engine, event, inspect
@@ -171,6 +171,13 @@ def _connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
+def _roll_back(connection: sqlite3.Connection) -> None:
+    # Where disk or memory ran out, SQLite may have done so itself. The first error says what happened.
+    if connection.in_transaction:
+        with suppress(sqlite3.Error):
+            connection.execute("ROLLBACK")
+
+
 class SqliteDatabase:
     """`mlbatch.connectors.database.store.Database` over one file."""
 
@@ -192,7 +199,7 @@ class SqliteDatabase:
             try:
                 yield connection
             except BaseException:
-                connection.exec_driver_sql("ROLLBACK")
+                _roll_back(cast("sqlite3.Connection", connection.connection.dbapi_connection))
                 raise
             connection.exec_driver_sql("COMMIT")
 
@@ -294,7 +301,7 @@ class SqlitePartSession:
         try:
             yield
         except BaseException:
-            self._connection.execute("ROLLBACK")
+            _roll_back(self._connection)
             raise
         self._connection.execute("COMMIT")
 

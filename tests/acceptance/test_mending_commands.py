@@ -130,6 +130,13 @@ def test_a_quarantine_of_what_was_left_is_not_forgotten(served, mlbatch):
     assert (facts["finished_first"][0]["rows_quarantined"], facts["rows_quarantined"]) == (1, 0)
 
 
+def test_a_slot_that_was_done_tells_of_its_quarantine_once(served, mlbatch):
+    load(served, [note(910, "x" * 10_001)])
+    slot = ("run", "toy", "--mode", "infer", "--slot", "2026-01-09", "--json")
+    assert json.loads(mlbatch(*slot, code=4).stdout)["rows_quarantined"] == 1
+    assert json.loads(mlbatch(*slot).stdout)["nothing_to_do"]
+
+
 def test_where_the_run_that_was_left_is_of_the_slot_nothing_comes_after_it(served, mlbatch):
     load(served, [note(906)])
     slot = ("run", "toy", "--mode", "infer", "--slot", "2026-01-09")

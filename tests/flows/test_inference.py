@@ -17,7 +17,7 @@ from mlbatch import inference
 from mlbatch.connectors import sqlite
 from mlbatch.connectors.database.part_rows import part_state
 from mlbatch.connectors.sqlite import SqlitePartSession
-from mlbatch.errors import ConservationError, QuarantineLimitError, UsageError
+from mlbatch.errors import ConservationError, QuarantineLimitError, SnapshotError, UsageError
 from mlbatch.ledger import RunKind, RunState
 
 
@@ -237,6 +237,20 @@ def test_a_row_that_is_counted_twice_is_found_at_the_end(harness, monkeypatch):
 
     monkeypatch.setattr(inference, "_write", miscounted)
     with pytest.raises(ConservationError, match="5 read, 6 accounted for"):
+        harness.notes(notes(5)).infer()
+    assert harness.tools.sink.ledger().runs("mood")[0].state is RunState.FAILED
+
+
+def test_a_part_that_ends_before_its_rows_do_fails_its_run(harness, monkeypatch):
+    write = inference._write
+
+    def promised_more(*given, **how):
+        with sqlite3.connect(harness.tools.sink.path) as connection:
+            connection.execute("UPDATE mlbatch_part SET rows_expected = rows_expected + 1")
+        return write(*given, **how)
+
+    monkeypatch.setattr(inference, "_write", promised_more)
+    with pytest.raises(SnapshotError, match="ends after 5 of its 6 rows"):
         harness.notes(notes(5)).infer()
     assert harness.tools.sink.ledger().runs("mood")[0].state is RunState.FAILED
 

@@ -10,14 +10,17 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import pytest
 from toy.harness import DAY_ONE
 from toy.job import Toy
 from toy.model import Obedient
+from toy.notes import Notes
 
 from mlbatch.connectors.duckdb import DuckdbWarehouse
 from mlbatch.inference import infer
+from mlbatch.job import Delta
 from mlbatch.planner import Request
 from mlbatch.repair import reconcile
 from mlbatch.window import advance
@@ -221,3 +224,27 @@ def test_a_row_of_the_future_hides_no_load_of_the_night(harness, monkeypatch, wr
     clock[0] += DAY
     infer(Toy, Request(), tools)
     assert sum(row["note_id"] >= 100 for row in harness.rows()) == 70
+
+
+def at_the_end_of_summer_time(harness, monkeypatch, now, *rows):
+    """Infer at ``now``; the ``rows`` have the local times of London."""
+    monkeypatch.setattr(DuckdbWarehouse, "now", lambda _: now.replace(tzinfo=UTC))
+    told = [
+        {"id": number, "text": "good", "updated_at": at, "deleted_at": None} for number, at in rows
+    ]
+    return harness.notes(told).infer()
+
+
+def test_a_row_of_the_hour_that_comes_twice_is_not_lost(harness, monkeypatch):
+    monkeypatch.setattr(Notes, "view", replace(Notes.view, zone="Europe/London"))
+    monkeypatch.setattr(Toy, "delta", Delta(overlap=timedelta(minutes=30)))
+    day = datetime(2026, 10, 25)
+    at = partial(at_the_end_of_summer_time, harness, monkeypatch)
+    at(day.replace(hour=0, minute=59, second=30), (1, day.replace(hour=1, minute=59)))
+    mark = harness.tools.sink.ledger().watermark("toy", "g1")
+    assert mark.value == day.replace(hour=0, minute=59, tzinfo=UTC)
+    # Six minutes later, for whom looks at a clock it is an hour earlier.
+    at(day.replace(hour=1, minute=6), (2, day.replace(hour=1, minute=5)))
+    assert [row["note_id"] for row in harness.rows()] == [1, 2]
+    at(day.replace(hour=3), (3, day.replace(hour=2, minute=30)))
+    assert [row["note_id"] for row in harness.rows()] == [1, 2, 3]

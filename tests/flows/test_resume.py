@@ -16,11 +16,14 @@ from toy.job import Toy
 from toy.model import Obedient
 
 from mlbatch import inference, worker
+from mlbatch.connectors.folder import FolderStorage
 from mlbatch.connectors.sqlite import SqlitePartSession
 from mlbatch.errors import Busy, Fenced, ModelTampered, UsageError
 from mlbatch.inference import infer
 from mlbatch.ledger import Lease, Owner, RunState
 from mlbatch.planner import Request
+from mlbatch.repair import reconcile
+from mlbatch.switching import switch
 
 RUN_SLOWLY = """
 import importlib, time
@@ -288,3 +291,23 @@ def test_parts_are_let_go_when_their_run_has_ended_long_ago(tmp_path, monkeypatc
     # Of a run that has ended, in its turn.
     harness.infer()
     assert left not in {path.name for path in folder.iterdir()}
+
+
+def test_parts_of_a_look_that_was_killed_are_let_go_long_afterwards(tmp_path, monkeypatch):
+    harness = QuickHarness(Toy, tmp_path, part_rows=10).given_model(Obedient()).notes(notes(25))
+    harness.infer()
+    harness.given_model(Obedient())
+    with monkeypatch.context() as killed:
+        killed.setattr(FolderStorage, "discard", lambda *_: None)
+        reconcile(Toy, harness.tools)
+        switch(Toy, harness.tools)
+        reconcile(Toy, harness.tools)
+    folder = harness.tools.storage.root / "mlbatch" / "toy"
+    left = [path for name in ("_reconcile", "_inspect") for path in (folder / name).iterdir()]
+    recent, *old = left
+    assert len(old) >= 3
+    for path in old:
+        os.utime(path, (0, 0))
+    harness.infer()
+    assert recent.exists()
+    assert [path for path in old if path.exists()] == []

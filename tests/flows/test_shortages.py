@@ -139,16 +139,46 @@ def test_no_room_to_put_rows_aside_while_tables_are_compared(harness, tmp_path):
     assert harness.rows() == before
 
 
+def filling(disk):
+    """All of ``disk`` but for two pages, by a file."""
+    fill = f"Path({str(disk / 'filler')!r}).write_bytes(bytes(n)) if n else 0"
+    return f"n = os.statvfs({str(disk)!r}).f_bavail * 4096 - 8192; {fill}"
+
+
 def test_a_full_disk_under_the_table(tmp_path, small_disk):
     harness = harness_in(tmp_path, small_disk).given_model(Obedient())
     harness.notes(notes(400))
-    fill = f"Path({str(small_disk / 'filler')!r}).write_bytes(bytes(n)) if n else 0"
-    free = "n = os.statvfs(" + repr(str(small_disk)) + ").f_bavail * 4096 - 8192"
-    strike = f"{free}; {fill}"
+    strike = filling(small_disk)
     code, told = run(tmp_path, small_disk, place="after_commit", hit=2, strike=strike)
     is_clean(code, told, "disk is full", "disk I/O error")
     (small_disk / "filler").unlink()
     goes_on(harness, tmp_path, rows_before=200)
+
+
+# A transaction that is larger than its cache comes to the end of the disk before it commits.
+LARGE_BATCHES = """
+connect = sqlite._connect
+
+def with_small_cache(path):
+    made = connect(path)
+    made.execute("PRAGMA cache_size = 1")
+    return made
+
+sqlite._connect = with_small_cache
+harness._part_rows = 1_000
+"""
+
+
+def test_a_disk_that_is_full_within_a_transaction(tmp_path, small_disk):
+    harness = harness_in(tmp_path, small_disk).given_model(Obedient())
+    harness.notes(notes(2_000))
+    place = {"place": "after_commit", "strike": filling(small_disk), "more": LARGE_BATCHES}
+    is_clean(*run(tmp_path, small_disk, **place), "disk is full", "disk I/O error")
+    (small_disk / "filler").unlink()
+    (left,) = harness.tools.sink.ledger().runs("mood")
+    assert [part.done for part in harness.tools.sink.ledger().parts(left.run_id)] == [1_000, 0]
+    ended = harness.infer()
+    assert (ended.run.run_id, ended.totals.written) == (left.run_id, 2_000)
 
 
 def test_a_table_that_may_not_grow(harness, tmp_path):

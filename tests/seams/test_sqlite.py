@@ -7,8 +7,8 @@ import sqlite3
 import pytest
 from test_sink import TABLE
 
-from mlbatch.connectors.sqlite import SqliteSink
-from mlbatch.errors import RunFailed, TemporaryError
+from mlbatch.connectors.sqlite import SqliteDatabase, SqliteSink
+from mlbatch.errors import OutOfResources, RunFailed, TemporaryError
 from mlbatch.ledger import Owner
 
 
@@ -37,3 +37,22 @@ def test_a_file_that_cannot_be_read_is_told_in_our_words(tmp_path):
     for read in (lambda: sink.checksum(TABLE, 1), lambda: sink.rows(TABLE).read_all()):
         with pytest.raises(RunFailed, match="not a database"):
             read()
+
+
+def test_a_file_that_may_not_grow_within_a_transaction_is_no_failure(tmp_path):
+    """SQLite rolls back itself then, and the error of a second time would hide the first."""
+    database = SqliteDatabase(tmp_path / "z.db")
+    with database.writing() as connection:
+        connection.exec_driver_sql("CREATE TABLE t (a TEXT)")
+
+    def write_too_much():
+        with database.writing() as connection:
+            connection.exec_driver_sql("PRAGMA max_page_count = 2")
+            connection.exec_driver_sql("INSERT INTO t VALUES (?)", ("x" * 100_000,))
+
+    with pytest.raises(OutOfResources, match="disk is full"):
+        write_too_much()
+    with database.writing() as connection:
+        connection.exec_driver_sql("PRAGMA max_page_count = 1000")
+        assert connection.exec_driver_sql("SELECT COUNT(*) FROM t").scalar() == 0
+        connection.exec_driver_sql("INSERT INTO t VALUES ('x')")

@@ -300,6 +300,27 @@ def test_promises_that_are_not_kept(storage, bytes_more, rows_more, told, messag
         take(unload_into(storage, [ONE], rows=told, damage=wrong), storage)
 
 
+@bad_input(30, outcome=FAILS, says="rows in its row groups, its footer says 301")
+def test_30_a_footer_that_counts_more_rows_than_its_row_groups(storage):
+    """Nobody would ever come to the end of such a part."""
+
+    def count_one_more(entries):
+        (e,) = entries
+        file = storage.path(e.uri)
+        content = bytearray(file.read_bytes())
+        begin = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
+        # 300 and 301 as Thrift writes them; the file's own figure is before those of its groups.
+        at = content.index(b"\xd8\x04", begin)
+        content[at : at + 2] = b"\xda\x04"
+        file.write_bytes(content)
+        assert pq.ParquetFile(file).metadata.num_rows == 301
+        return [ManifestEntry(e.uri, e.bytes, 301)]
+
+    rows = pa.table({"at": [AT] * 300})
+    with pytest.raises(SnapshotError, match="300 rows in its row groups, its footer says 301"):
+        take(unload_into(storage, [rows], rows=301, damage=count_one_more), storage)
+
+
 @bad_input(33, outcome=FAILS, says="not a Parquet file")
 def test_33_a_truncated_file(storage):
     def truncate(entries):

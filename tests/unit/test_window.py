@@ -1,13 +1,22 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta, timezone
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mlbatch.errors import UsageError
-from mlbatch.window import Watermark, Window, advance, utc
+from mlbatch.window import (
+    Watermark,
+    Window,
+    advance,
+    in_zone,
+    since_in_zone,
+    until_in_zone,
+    utc,
+)
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 INSTANTS = st.datetimes(timezones=st.just(UTC))
@@ -104,3 +113,72 @@ def test_advancing_twice_is_advancing_once(start, clock, highest):
     once = advance(Watermark(start), clock, highest)
     assert advance(once, clock, highest) == once
     assert advance(once, clock, None) == once
+
+
+# Of an hour, of half an hour, of two hours; in winter for a month of fasting; and none.
+ZONES = [
+    "Europe/London", "America/New_York", "Australia/Lord_Howe", "Antarctica/Troll",
+    "Africa/Casablanca", "Pacific/Apia", "Asia/Tokyo", "UTC",
+]  # fmt: skip
+NEW_YEAR = datetime(2026, 1, 1, tzinfo=UTC)
+DAYS = [NEW_YEAR + timedelta(days=n) for n in range(365)]
+
+
+def offset(instant, zone):
+    return instant.astimezone(ZoneInfo(zone)).utcoffset()
+
+
+# Days on which clocks change, and a usual one for each zone.
+CHANGES = [
+    (day, zone)
+    for zone in ZONES
+    for day in DAYS
+    if day == NEW_YEAR or offset(day, zone) != offset(day + timedelta(days=1), zone)
+]
+WITHIN = st.timedeltas(min_value=timedelta(0), max_value=timedelta(days=1))
+
+
+@given(st.sampled_from(CHANGES), WITHIN, WITHIN)
+def test_no_row_of_a_window_is_outside_its_local_bounds(change, one, other):
+    (day, zone), (earlier, later) = change, sorted((one, other))
+    since, within = day + earlier, day + later
+    assert since_in_zone(since, zone) <= in_zone(within, zone)
+    if since < within:
+        assert in_zone(since, zone) < until_in_zone(within, zone)
+
+
+def width_of_repeated(local, zone):
+    """By how much clocks are put back to come to ``local`` again; none where they are not."""
+    first, second = (local.replace(tzinfo=ZoneInfo(zone), fold=fold) for fold in (0, 1))
+    return max(first.utcoffset() - second.utcoffset(), timedelta(0))
+
+
+@given(st.sampled_from(CHANGES), WITHIN)
+def test_local_bounds_are_no_wider_than_they_must_be(change, after):
+    day, zone = change
+    at = day + after
+    told, low, high = (bound(at, zone) for bound in (in_zone, since_in_zone, until_in_zone))
+    repeated = width_of_repeated(told, zone)
+    assert timedelta(0) <= told - low <= repeated
+    assert timedelta(0) <= high - told <= repeated
+    # What they are moved to is still of the times that come twice.
+    assert low == told or width_of_repeated(low, zone) == repeated
+    assert high == told or width_of_repeated(high - timedelta(microseconds=1), zone) == repeated
+
+
+@pytest.mark.parametrize(
+    ("at", "low", "high"),
+    [
+        (datetime(2026, 10, 24, 23, 59), (0, 59), (0, 59)),
+        (datetime(2026, 10, 25, 0, 29), (1, 0), (1, 29)),
+        (datetime(2026, 10, 25, 0, 59, 59), (1, 0), (1, 59)),
+        (datetime(2026, 10, 25, 1, 0), (1, 0), (2, 0)),
+        (datetime(2026, 10, 25, 1, 5), (1, 5), (2, 0)),
+        (datetime(2026, 10, 25, 2, 0), (2, 0), (2, 0)),
+    ],
+)
+def test_at_the_end_of_summer_time_a_window_has_all_that_its_rows_may_say(at, low, high):
+    told = [
+        bound(at.replace(tzinfo=UTC), "Europe/London") for bound in (since_in_zone, until_in_zone)
+    ]
+    assert [(bound.hour, bound.minute) for bound in told] == [low, high]
