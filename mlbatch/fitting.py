@@ -257,8 +257,12 @@ class _Learner:
             right = int((classifier.predict(features) == labels).sum()) if is_asked else 0
             rows = order[fold[order] != number]
             if len(rows):
+                # By name: classifiers have these two in either order.
                 classifier.partial_fit(
-                    features[rows], labels[rows], self._sorted_classes, weights[rows]
+                    features[rows],
+                    labels[rows],
+                    classes=self._sorted_classes,
+                    sample_weight=weights[rows],
                 )
             return right
 

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
 from sklearn.linear_model import SGDClassifier
+from sklearn.naive_bayes import BernoulliNB
+from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
 
@@ -115,3 +117,16 @@ def test_one_fold_is_one_model_and_a_slice_that_it_never_sees():
 def test_no_fold_is_refused_before_anything_is_read():
     with pytest.raises(UsageError, match="0 folds leave no row"):
         Plan(classes=(False, True), inputs=("row",), folds=0)
+
+
+@pytest.mark.parametrize("classifier", [BernoulliNB, MLPClassifier])
+def test_labels_and_weights_are_taught_by_name(classifier):
+    def told(_):
+        features = csr_matrix(np.column_stack([LABELS, ~LABELS]).astype(float))
+        yield LabelledBatch(features, LABELS, SPLIT)
+
+    def build():
+        return Pipeline([("own", FunctionTransformer()), ("last", classifier())])
+
+    plan = Plan(classes=(False, True), inputs=("row",), epochs=60, folds=2)
+    assert fit(build, told, plan).evaluation.accuracy == 1
