@@ -21,7 +21,7 @@ from mlbatch.query import contradiction_query
 from mlbatch.registering import Registered, keep, register
 from mlbatch.rehearsal import rehearse
 from mlbatch.reporting import counted
-from mlbatch.tracking import TrainingRecord
+from mlbatch.tracking import TRAINING_TAG, TrainingRecord
 from mlbatch.unloading import take_snapshot
 from mlbatch.window import Window
 
@@ -142,7 +142,7 @@ def _record(
         parameters=_parameters(job, result, snapshot),
         metrics=evaluation.metrics(),
         epochs=[epoch.metrics() for epoch in epochs],
-        tags={"mlbatch.training_id": training_id, **_origins(job, snapshot, tools)},
+        tags={TRAINING_TAG: training_id, **_origins(job, snapshot, tools)},
         texts={
             "evaluation.txt": evaluation.report(),
             "confusion_matrix.svg": evaluation.confusion_svg(),
