@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -62,7 +63,8 @@ def train(job: type[Job], tools: Tools) -> Trained:
         result = fit(job.model, rows.epoch, _learning_plan(job), on_epoch)
     if job.predict is not None:
         # What is judged is what will answer.
-        figures = judged(job, result.model, rows.read(), job.training.holdout)
+        tell = partial(tools.notify, "notice")
+        figures = judged(job, result.model, rows.read(), job.training.holdout, tell)
         result = replace(result, evaluation=figures)
     record = _record(job, training_id, result, epochs, snapshot, tools)
     keep(result.model, record, training_id, tools)

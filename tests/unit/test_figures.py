@@ -99,15 +99,21 @@ def test_reliability_loses_no_row(rows, bins):
 
 
 @given(
-    st.lists(st.tuples(st.sampled_from(LABELS), st.sampled_from(LABELS)), min_size=1, max_size=30)
+    st.lists(
+        st.tuples(st.sampled_from(LABELS), st.sampled_from((*LABELS, None))),
+        min_size=1,
+        max_size=30,
+    )
 )
 def test_an_evaluation_counts_as_scikit_learn_does(pairs):
     truths, told = ([pair[side] for pair in pairs] for side in (0, 1))
     found = evaluate(LABELS, truths, told, np.full((len(pairs), 3), 1 / 3))
+    unanswered = told.count(None)
+    told = [label or "no answer" for label in told]
     f1 = f1_score(truths, told, labels=list(LABELS), average="macro", zero_division=0)
     assert found.f1_macro == pytest.approx(f1)
     assert found.accuracy == pytest.approx(accuracy_score(truths, told))
-    assert sum(c.rows for c in found.by_class) == found.confusion.sum() == len(pairs)
+    assert sum(c.rows for c in found.by_class) == found.confusion.sum() + unanswered == len(pairs)
     assert found.metrics()["rows_judged"] == len(pairs)
     assert all(name.isascii() for name in found.metrics())
     assert len(found.report().splitlines()) == len(LABELS) + 2
