@@ -60,14 +60,17 @@ class Temperature:
     def fit(cls, decisions: np.ndarray, class_index: np.ndarray) -> Temperature:
         """Least log loss on decision values (n, k) and true classes (n,)."""
         rows = np.arange(len(class_index))
+        # The bounds hold for decisions of about 1, and losses may have decisions in the thousands.
+        spread = float((decisions - decisions.mean(axis=1, keepdims=True)).std()) or 1.0
+        scaled = decisions / spread
 
         def loss(log_inverse: float) -> float:
-            right = softmax(decisions * np.exp(log_inverse), axis=1)[rows, class_index]
+            right = softmax(scaled * np.exp(log_inverse), axis=1)[rows, class_index]
             return float(-np.log(np.clip(right, 1e-15, 1)).mean())
 
         bounds = (-np.log(_MAX_WEIGHT), np.log(_MAX_WEIGHT))
         found = minimize_scalar(loss, bounds=bounds, method="bounded")
-        return cls(float(np.exp(found.x)))
+        return cls(float(np.exp(found.x)) / spread)
 
     def probabilities(self, decisions: np.ndarray) -> np.ndarray:
         """Probabilities (n, k) from decision values (n, k)."""

@@ -84,11 +84,16 @@ class Evaluation:
 def evaluate(
     classes: tuple[Label, ...],
     truths: Sequence[Label],
-    labels: Sequence[Label],
+    labels: Sequence[Label | None],
     probabilities: np.ndarray,
 ) -> Evaluation:
-    """Compare ``labels`` (rows,) with ``truths`` (rows,); ``probabilities`` is (rows, classes)."""
-    places = {label: number for number, label in enumerate(classes)}
+    """Compare ``labels`` (rows,) with ``truths`` (rows,); ``probabilities`` is (rows, classes).
+
+    A label that is None is a wrong answer, which the confusion has no column for.
+    """
+    unanswered = len(classes)
+    places: dict[Label | None, int] = {label: number for number, label in enumerate(classes)}
+    places[None] = unanswered
     true = np.array([places[label] for label in truths])
     told = np.array([places[label] for label in labels])
     numbers = list(range(len(classes)))
@@ -99,12 +104,12 @@ def evaluate(
         ClassMetrics(classes[n], float(precision[n]), float(recall[n]), float(f1[n]), int(rows[n]))
         for n in numbers
     )
-    likeliest = probabilities.argmax(axis=1)
+    right = (probabilities.argmax(axis=1) == true) & (told != unanswered)
     return Evaluation(
         by_class=by_class,
         accuracy=float((true == told).mean()),
         log_loss=float(log_loss(true, probabilities, labels=numbers)),
-        reliability=reliability(probabilities.max(axis=1), likeliest == true),
+        reliability=reliability(probabilities.max(axis=1), right),
         confusion=confusion_matrix(true, told, labels=numbers),
     )
 

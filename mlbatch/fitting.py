@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
@@ -95,6 +96,14 @@ class Plan:
             message = f"{self.folds} folds leave no row to calibrate on"
             raise UsageError(message, hint="1 keeps a slice apart, 5 cross-fits")
 
+    def fold_of(self, split: np.ndarray) -> np.ndarray:
+        """Number of each row's fold; held-out rows are in the final model's, after the others."""
+        place = (split - self.holdout) / (1 - self.holdout)
+        fold = np.minimum((place * self.folds).astype(int), self.folds - 1)
+        if self.folds == 1:
+            fold = np.where(place < _SLICE, 0, _NO_FOLD)
+        return np.where(place < 0, self.folds, fold)
+
 
 Batches = Callable[[int], Iterable[LabelledBatch]]
 
@@ -107,7 +116,9 @@ def fit(
 ) -> FitResult:
     """Learn from ``batches(epoch)``, which yields the same rows in every epoch.
 
-    Their features are made by a pipeline of ``build``: its steps but the last are stateless. Raises UsageError when a declared label has no row to learn from, or none to be judged on.
+    Their features are made by a pipeline of ``build``: its steps but the last are stateless. Raises
+    UsageError, before anything is taught, when a model would have no row of a declared label to
+    learn from, or there is none to calibrate or to be judged on.
     """
     occurring = Occurring()
     learner = _Learner(build, plan, _count(batches(0), occurring, plan))
@@ -142,19 +153,36 @@ class _Counts:
 
 def _count(batches: Iterable[LabelledBatch], occurring: Occurring, plan: Plan) -> _Counts:
     """One pass: the balance of labels, and the columns, are known before the first row is taught."""
-    taught: dict[Label, int] = dict.fromkeys(plan.classes, 0)
-    judged: dict[Label, int] = dict.fromkeys(plan.classes, 0)
+    found: Counter[tuple[int, Label]] = Counter()
     for batch in batches:
         occurring.note(batch.features)
-        held_out = batch.split < plan.holdout
-        for label, out in zip(batch.labels.tolist(), held_out.tolist(), strict=True):
-            (judged if out else taught)[label] += 1
-    for name, counts in (("learn from", taught), ("be judged on", judged)):
-        missing = [str(label) for label, rows in counts.items() if not rows]
-        if missing:
-            message = f"there is no row of {', '.join(missing)} to {name}"
-            raise UsageError(message, hint="label more rows, or remove the label from the output")
+        fold = plan.fold_of(batch.split)
+        found.update(zip(fold.tolist(), batch.labels.tolist(), strict=True))
+
+    def rows(folds: Iterable[int]) -> dict[Label, int]:
+        chosen = list(folds)
+        return {label: sum(found[fold, label] for fold in chosen) for label in plan.classes}
+
+    folds = range(plan.folds)
+    learnt = (_NO_FOLD,) if plan.folds == 1 else folds
+    taught, calibrating = rows(learnt), rows(folds)
+    _require(taught, "learn from")
+    _require(rows((plan.folds,)), "be judged on")
+    for own in learnt if plan.folds > 1 else ():
+        others = rows(fold for fold in folds if fold != own)
+        _require(others, f"learn from outside fold {own + 1} of {plan.folds}")
+    # Of several labels one without rows moves the temperature little; of two it leaves no slope.
+    if len(plan.classes) == 2 or not any(calibrating.values()):  # noqa: PLR2004
+        _require(calibrating, "calibrate on")
     return _Counts(taught)
+
+
+def _require(counts: dict[Label, int], purpose: str) -> None:
+    missing = [str(label) for label, rows in counts.items() if not rows]
+    if missing:
+        message = f"there is no row of {', '.join(missing)} to {purpose}"
+        hint = "label more rows, in more groups of split_by, or remove the label from the output"
+        raise UsageError(message, hint=hint)
 
 
 @dataclass(slots=True)
@@ -202,11 +230,10 @@ class _Learner:
     def teach(self, batches: Iterable[LabelledBatch], epoch: int) -> EpochMetrics:
         """One pass over the rows that are not held out."""
         started = time.perf_counter()
-        rows = right = taught = 0
+        taught = right = 0
         under_way: list[Future[int]] = []
         for labels, split, features in self._taught(batches):
-            rows += len(labels)
-            fold = self._fold_of(split)
+            fold = self._plan.fold_of(split)
             asked = bool(taught) or epoch > 1
             coming = self._begin(under_way, labels, fold, features, asked=asked)
             # A thread without work begins with the next batch before the other one is done.
@@ -216,7 +243,7 @@ class _Learner:
         right += sum(model.result() for model in under_way)
         self.rows_taught = taught
         seconds = time.perf_counter() - started
-        return EpochMetrics(epoch, rows, right / max(rows, 1), seconds)
+        return EpochMetrics(epoch, taught, right / max(taught, 1), seconds)
 
     def _taught(
         self, batches: Iterable[LabelledBatch]
@@ -225,14 +252,6 @@ class _Learner:
             wanted = np.flatnonzero(batch.split >= self._plan.holdout)
             if len(wanted):
                 yield batch.labels[wanted], batch.split[wanted], batch.features[wanted]
-
-    def _fold_of(self, split: np.ndarray) -> np.ndarray:
-        """Number of each row's fold; held-out rows are in the final model's, after the others."""
-        place = (split - self._plan.holdout) / (1 - self._plan.holdout)
-        fold = np.minimum((place * self._plan.folds).astype(int), self._plan.folds - 1)
-        if self._plan.folds == 1:
-            fold = np.where(place < _SLICE, 0, _NO_FOLD)
-        return np.where(place < 0, self._plan.folds, fold)
 
     def _begin(
         self,
@@ -245,7 +264,7 @@ class _Learner:
     ) -> list[Future[int]]:
         """Begin to teach every model, each after what is ``before``.
 
-        The final one's result is how many labels it knew, if it is ``asked``.
+        The final one's result is how many labels of its rows it knew, if it is ``asked``.
         """
         weights = self._counts.weights(labels)
         order = self._random.permutation(len(labels))
@@ -253,12 +272,17 @@ class _Learner:
         def teach(number: int, classifier: Any, before: Future[int] | None) -> int:  # noqa: ANN401
             if before is not None:
                 before.result()
-            is_asked = asked and classifier is self.final
-            right = int((classifier.predict(features) == labels).sum()) if is_asked else 0
-            rows = order[fold[order] != number]
+            learns, right = fold != number, 0
+            if asked and classifier is self.final:
+                right = int((learns & (classifier.predict(features) == labels)).sum())
+            rows = order[learns[order]]
             if len(rows):
+                # By name: classifiers have these two in either order.
                 classifier.partial_fit(
-                    features[rows], labels[rows], self._sorted_classes, weights[rows]
+                    features[rows],
+                    labels[rows],
+                    classes=self._sorted_classes,
+                    sample_weight=weights[rows],
                 )
             return right
 
@@ -276,7 +300,7 @@ class _Learner:
         for classifier in (*self._folds, self.final):
             quicken(classifier)
         for batch in batches:
-            fold = self._fold_of(batch.split)
+            fold = self._plan.fold_of(batch.split)
             for number, classifier in enumerate([*(self._folds or [self.final]), self.final]):
                 rows = np.flatnonzero(fold == number)
                 if len(rows):

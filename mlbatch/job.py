@@ -261,6 +261,11 @@ def _check_features(job: type[Job]) -> None:
 
 def _check_labels(job: type[Job]) -> None:
     view, labels, table = job.features.view, job.labels.view, job.output.table
+    if table.label in job.inputs:
+        # The rows to learn from hold inputs and label side by side, each under its own name.
+        message = f"{job.__name__}: input {table.label!r} is named as the label of {table.name}"
+        hint = f"give the column of {view.name} another name, in its class and its .sql file"
+        raise job.place.error(message, hint=hint)
     have = {column.name: column for column in labels.columns}
     for name in (*view.key, table.label):
         if name not in have:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -80,10 +80,17 @@ def predictor(job: type[Job], model: Model) -> Model:
 
 
 def judged(
-    job: type[Job], model: Model, batches: Iterable[LabelledInputs], holdout: float
+    job: type[Job],
+    model: Model,
+    batches: Iterable[LabelledInputs],
+    holdout: float,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> Evaluation:
-    """Figures of the job's own ``predict`` on the rows that were held out."""
-    asked, classes = OwnPredictor(job, model), job.classes()
+    """Figures of the job's own ``predict`` on the rows that were held out.
+
+    Rows that inference would set aside for their answer count as wrong, and ``tell`` is told of them.
+    """
+    asked = OwnPredictor(job, model)
     truths: list[Label] = []
     labels: list[Label] = []
     scores: list[np.ndarray] = []
@@ -94,15 +101,40 @@ def judged(
             truths += [plain(label) for label in batch.labels[rows]]
             labels += answer.labels
             scores.append(answer.scores)
-    return evaluate(classes, truths, labels, _spread(classes, labels, np.concatenate(scores)))
+    return _figures(job.classes(), truths, Prediction(labels, np.concatenate(scores)), tell)
 
 
-def _spread(classes: tuple[Label, ...], labels: list[Label], scores: np.ndarray) -> np.ndarray:
-    """Probabilities (rows, classes) that have these scores; what is left goes to the others alike."""
+def _figures(
+    classes: tuple[Label, ...],
+    truths: list[Label],
+    answer: Prediction,
+    tell: Callable[[str], None],
+) -> Evaluation:
+    labels, scores = answer.labels, answer.scores
+    # What is no number lies between no bounds.
+    valid = np.array([label in classes for label in labels]) & (scores >= 0) & (scores <= 1)
+    wrong = np.flatnonzero(~valid)
+    if len(wrong):
+        example = f"{labels[wrong[0]]!r} with the score {scores[wrong[0]]:g}"
+        count = f"{len(wrong):,} of {len(valid):,} held-out rows"
+        tell(f"predict gave no valid answer for {count}, as {example}; counted as wrong")
+    known = [label if is_valid else None for label, is_valid in zip(labels, valid, strict=True)]
+    return evaluate(classes, truths, known, _spread(classes, known, scores))
+
+
+def _spread(
+    classes: tuple[Label, ...], labels: list[Label | None], scores: np.ndarray
+) -> np.ndarray:
+    """Probabilities (rows, classes) that have these scores; what is left goes to the others alike.
+
+    Of a row without an answer nothing is known: its classes are all as likely.
+    """
     if len(classes) == 2:  # noqa: PLR2004  the score is the second class's
-        return np.column_stack([1 - scores, scores])
-    spread = np.repeat((1 - scores)[:, None] / (len(classes) - 1), len(classes), axis=1)
-    known = [(row, classes.index(label)) for row, label in enumerate(labels) if label in classes]
-    for row, column in known:
-        spread[row, column] = scores[row]
+        spread = np.column_stack([1 - scores, scores])
+    else:
+        spread = np.repeat((1 - scores)[:, None] / (len(classes) - 1), len(classes), axis=1)
+        for row, label in enumerate(labels):
+            if label is not None:
+                spread[row, classes.index(label)] = scores[row]
+    spread[[label is None for label in labels]] = 1 / len(classes)
     return spread

@@ -5,6 +5,7 @@ What it cannot do at all, it then says at once, and not after an hour's unload.
 
 from __future__ import annotations
 
+import inspect
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 
 _ROWS = 2
 _SHAPE = "it is a Pipeline: steps that make features, and a classifier that learns by partial_fit"
+_TAUGHT = (
+    "its partial_fit takes classes and sample_weight, as those of SGDClassifier, Perceptron and "
+    "BernoulliNB do; labels of few rows weigh more, so that each counts alike"
+)
 _STATELESS = (
     "features are made of one batch after the other, and keep no state: words() and characters() of "
     "mlbatch.text, HashingVectorizer, FeatureHasher, FunctionTransformer and a make_union of such; "
@@ -61,11 +66,21 @@ def _built(job: type[Job]) -> Pipeline:
     if not isinstance(pipeline, Pipeline) or not pipeline.steps[:-1]:
         message = f"{job.name}: its model is a {type(pipeline).__name__} that makes no features"
         raise job.place.error(message, hint=_SHAPE)
-    last = type(pipeline.steps[-1][1]).__name__
-    if not hasattr(pipeline.steps[-1][1], "partial_fit"):
-        message = f"{job.name}: the last step of its pipeline, a {last}, has no partial_fit"
-        raise job.place.error(message, hint=_SHAPE)
+    _check_classifier(job, pipeline.steps[-1][1])
     return pipeline
+
+
+def _check_classifier(job: type[Job], classifier: Any) -> None:  # noqa: ANN401  any classifier
+    last = f"{job.name}: the last step of its pipeline, a {type(classifier).__name__},"
+    if not hasattr(classifier, "partial_fit"):
+        raise job.place.error(f"{last} has no partial_fit", hint=_SHAPE)
+    try:
+        inspect.signature(classifier.partial_fit).bind(
+            "rows", "labels", classes=None, sample_weight=None
+        )
+    except TypeError as error:
+        message = f"{last} cannot be taught with weights and all labels: its partial_fit {error}"
+        raise job.place.error(message, hint=_TAUGHT) from error
 
 
 def invented(job: type[Job]) -> pa.RecordBatch:

@@ -35,7 +35,7 @@ from mlbatch.predicting import predictor
 from mlbatch.settings import Settings
 from mlbatch.sink import Sink
 from mlbatch.tools import Tools
-from mlbatch.tracking import CHAMPION, ModelVersion, TrainingRecord
+from mlbatch.tracking import CHAMPION, TRAINING_TAG, ModelVersion, TrainingRecord
 from mlbatch.window import Window
 from mlbatch.wiring import connect
 
@@ -62,10 +62,14 @@ class FolderTracking:
 
     def record(self, training: TrainingRecord, model: Path, digest: str) -> ModelVersion:
         """See `mlbatch.tracking.Tracking.record`."""
-        folder = self.root / training.job
+        folder, known = self.root / training.job, training.tags.get(TRAINING_TAG)
+        for number in range(1, len(list(folder.glob("[0-9]*"))) + 1):
+            note = json.loads((folder / f"{number}" / "note.json").read_text(encoding="utf-8"))
+            if known is not None and note.get("training") == known:
+                return ModelVersion(training.job, number, digest, training.metrics)
         version = len(list(folder.glob("[0-9]*"))) + 1
         shutil.copytree(model, folder / str(version))
-        note = {"digest": digest, "metrics": dict(training.metrics)}
+        note = {"digest": digest, "metrics": dict(training.metrics), "training": known}
         (folder / f"{version}" / "note.json").write_text(json.dumps(note), encoding="utf-8")
         return ModelVersion(training.job, version, digest, training.metrics)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 CHAMPION = "champion"
+TRAINING_TAG = "mlbatch.training_id"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,10 @@ class Tracking(Protocol):
         ...
 
     def record(self, training: TrainingRecord, model: Path, digest: str) -> ModelVersion:
-        """Log a training run and register the files of ``model`` as a new version."""
+        """Log a training run and register the files of ``model`` as a new version.
+
+        Once, however often it is called for what has one ``TRAINING_TAG``: the answer may be lost.
+        """
         ...
 
     def resolve(self, name: str, alias_or_version: str = CHAMPION) -> ModelVersion | None:

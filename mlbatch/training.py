@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ from mlbatch.query import contradiction_query
 from mlbatch.registering import Registered, keep, register
 from mlbatch.rehearsal import rehearse
 from mlbatch.reporting import counted
-from mlbatch.tracking import TrainingRecord
+from mlbatch.tracking import TRAINING_TAG, TrainingRecord
 from mlbatch.unloading import take_snapshot
 from mlbatch.window import Window
 
@@ -62,7 +63,8 @@ def train(job: type[Job], tools: Tools) -> Trained:
         result = fit(job.model, rows.epoch, _learning_plan(job), on_epoch)
     if job.predict is not None:
         # What is judged is what will answer.
-        figures = judged(job, result.model, rows.read(), job.training.holdout)
+        tell = partial(tools.notify, "notice")
+        figures = judged(job, result.model, rows.read(), job.training.holdout, tell)
         result = replace(result, evaluation=figures)
     record = _record(job, training_id, result, epochs, snapshot, tools)
     keep(result.model, record, training_id, tools)
@@ -142,7 +144,7 @@ def _record(
         parameters=_parameters(job, result, snapshot),
         metrics=evaluation.metrics(),
         epochs=[epoch.metrics() for epoch in epochs],
-        tags={"mlbatch.training_id": training_id, **_origins(job, snapshot, tools)},
+        tags={TRAINING_TAG: training_id, **_origins(job, snapshot, tools)},
         texts={
             "evaluation.txt": evaluation.report(),
             "confusion_matrix.svg": evaluation.confusion_svg(),

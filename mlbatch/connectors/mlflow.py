@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from mlbatch.connectors.password import without_log_in
 from mlbatch.connectors.unreached import advice, reason, unreached
 from mlbatch.errors import MlbatchError, ModelTampered, RunFailed
-from mlbatch.tracking import CHAMPION, ModelVersion, TrainingRecord
+from mlbatch.tracking import CHAMPION, TRAINING_TAG, ModelVersion, TrainingRecord
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -73,15 +73,31 @@ class MlflowTracking:
         """See `mlbatch.tracking.Tracking.record`."""
         with _translated(self.uri):
             experiment = self._experiment(training.job)
-            run_id = self._start(experiment, {**training.tags, "mlbatch.mode": "train"})
-            with self._failed_unless_through(run_id):
-                self._log(run_id, training)
-                self._client.log_artifacts(run_id, str(model), MODEL_PATH)
-                for name, text in training.texts.items():
-                    self._client.log_text(run_id, text, name)
-                version = self._register(training.job, run_id, digest)
+            found = self._recorded(experiment, training)
+            run_id, version = found or self._record_anew(experiment, training, model, digest)
             self._client.set_terminated(run_id)
         return ModelVersion(training.job, version, digest, training.metrics, run_id)
+
+    def _recorded(self, experiment: str, training: TrainingRecord) -> tuple[str, int] | None:
+        """Run and version of a training that was registered before."""
+        known = training.tags.get(TRAINING_TAG, "")
+        wanted = f"tags.`{TRAINING_TAG}` = {json.dumps(known)}"
+        for run in self._client.search_runs([experiment], wanted):
+            run_id = str(run.info.run_id)
+            for version in self._client.search_model_versions(f"run_id = '{run_id}'"):
+                return run_id, int(version.version)
+        return None
+
+    def _record_anew(
+        self, experiment: str, training: TrainingRecord, model: Path, digest: str
+    ) -> tuple[str, int]:
+        run_id = self._start(experiment, {**training.tags, "mlbatch.mode": "train"})
+        with self._failed_unless_through(run_id):
+            self._log(run_id, training)
+            self._client.log_artifacts(run_id, str(model), MODEL_PATH)
+            for name, text in training.texts.items():
+                self._client.log_text(run_id, text, name)
+            return run_id, self._register(training.job, run_id, digest)
 
     @contextmanager
     def _failed_unless_through(self, run_id: str) -> Iterator[None]:
@@ -113,7 +129,7 @@ class MlflowTracking:
         return number
 
     def _start(self, experiment: str, tags: Mapping[str, str]) -> str:
-        name = f"{tags['mlbatch.mode']}-{tags.get(RUN_TAG, tags.get('mlbatch.training_id', ''))}"
+        name = f"{tags['mlbatch.mode']}-{tags.get(RUN_TAG, tags.get(TRAINING_TAG, ''))}"
         return str(self._client.create_run(experiment, tags=dict(tags), run_name=name).info.run_id)
 
     def _log(self, run_id: str, training: TrainingRecord) -> None:

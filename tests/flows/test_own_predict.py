@@ -89,6 +89,42 @@ def test_the_gates_judge_what_will_answer(taught):
     assert trained.result.evaluation.f1_macro < 0.4
 
 
+def unsure_of(wrong_label, wrong_score):
+    """The model's answers, but for the first row of each batch."""
+
+    @_in_the_folder
+    def predict(model, batch):
+        answer = model.predict(batch)
+        labels, scores = list(answer.labels), answer.scores.copy()
+        labels[0] = wrong_label or labels[0]
+        scores[0] = scores[0] if wrong_score is None else wrong_score
+        return Prediction(labels, scores)
+
+    return predict
+
+
+@pytest.mark.parametrize(
+    ("label", "score", "told"),
+    [
+        ("odd", None, "as 'odd' with the score"),
+        (None, 1.5, "with the score 1.5"),
+        (None, -0.5, "with the score -0.5"),
+        (None, float("nan"), "with the score nan"),
+    ],
+    ids=["undeclared", "above 1", "below 0", "no number"],
+)
+def test_a_rule_without_an_answer_for_a_row_is_wrong_there_and_trained(taught, label, score, told):
+    harness = taught(job_with(unsure_of(label, score)))
+    result = harness.train().result
+    found = result.evaluation
+    (notice,) = (line for line in harness.notices if "no valid answer" in line)
+    assert told in notice
+    unanswered = int(notice.split(" for ")[1].split()[0])
+    assert unanswered == result.rows_held_out - found.confusion.sum() > 0
+    assert found.accuracy == pytest.approx(1 - unanswered / result.rows_held_out)
+    assert 0 < found.log_loss < 1
+
+
 def build_bayes():
     return make_pipeline(words("text", n_features=2**10), BernoulliNB())
 

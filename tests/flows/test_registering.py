@@ -10,7 +10,7 @@ from toy.harness import ToyHarness, note, notes
 from toy.job import Toy
 
 from mlbatch.cli.work import _tell_standing
-from mlbatch.errors import GateRefused, RunFailed, UsageError
+from mlbatch.errors import GateRefused, RunFailed, TemporaryError, UsageError
 from mlbatch.gates import Gate, Verdict
 from mlbatch.inference import infer
 from mlbatch.planner import Request
@@ -90,6 +90,23 @@ def test_a_fitted_model_that_was_not_registered_is_kept_until_it_is(tools, kept,
     assert tools.tracking.resolve("toy").metrics["f1_macro"] > 0.9
     assert infer(Toy, Request(), tools).totals.written == 200
     assert not (tools.models / "toy" / "training-t1").exists()
+
+
+def test_a_model_whose_promotion_failed_is_not_registered_again(tools, kept, monkeypatch):
+    tools.tracking._client.restore_experiment(kept)
+
+    def down(*_):
+        raise TemporaryError("MLflow does not answer")
+
+    with monkeypatch.context() as outage:
+        outage.setattr(type(tools.tracking), "promote", down)
+        with pytest.raises(TemporaryError) as caught:
+            register(Toy, "t1", tools)
+    assert "mlbatch register toy t1" in caught.value.hint
+    registered = register(Toy, "t1", tools)
+    assert (registered.promoted, registered.version.version) == (True, 1)
+    assert tools.tracking.resolve("toy").version == 1
+    assert tools.tracking.resolve("toy", "2") is None
 
 
 def test_the_gates_judge_a_kept_model_too(tools, kept, monkeypatch):

@@ -237,6 +237,13 @@ def _refuses_what_is_invented(batch):
     return _texts(batch)
 
 
+class Unweighted(SGDClassifier):
+    """As PassiveAggressiveClassifier: all labels count as often as they occur."""
+
+    def partial_fit(self, features, labels, classes=None):
+        return super().partial_fit(features, labels, classes)
+
+
 LEARNER = SGDClassifier(loss="log_loss")
 UNTEACHABLE = [
     ((FunctionTransformer(_lengths), StandardScaler(), LEARNER), "the step 'standardscaler'"),
@@ -247,6 +254,11 @@ UNTEACHABLE = [
     ((FunctionTransformer(_texts), TfidfVectorizer(), LEARNER), "the step 'tfidfvectorizer'"),
     ((make_union(words("text"), TfidfVectorizer()), LEARNER), "the step 'featureunion'"),
     ((words("text"), LogisticRegression()), "a LogisticRegression, has no partial_fit"),
+    (
+        (words("text"), Unweighted()),
+        "cannot be taught with weights and all labels: its partial_fit got an unexpected keyword "
+        "argument 'sample_weight'",
+    ),
     ((LEARNER,), "its model is a Pipeline that makes no features"),
 ]
 

@@ -15,16 +15,17 @@ from mlbatch.devstack.process import free_ports, launch, stop, wait_until_ready
 from mlbatch.devstack.registry import Registry
 from mlbatch.errors import MlbatchError, ModelTampered, RunFailed, TemporaryError
 from mlbatch.testing import FolderTracking
-from mlbatch.tracking import ModelVersion, TrainingRecord
+from mlbatch.tracking import TRAINING_TAG, ModelVersion, TrainingRecord
 
 RECORD = TrainingRecord(
     job="toy",
     parameters={"epochs": "5"},
     metrics={"f1_macro": 0.9},
     epochs=[{"rows": 1.0}, {"rows": 2.0}],
-    tags={"mlbatch.training_id": "t1"},
+    tags={TRAINING_TAG: "t1"},
     texts={"evaluation.txt": "fine 良い", "confusion_matrix.svg": "<svg/>"},
 )
+SECOND = replace(RECORD, tags={TRAINING_TAG: "t2"})
 
 
 @pytest.fixture(scope="session")
@@ -74,10 +75,19 @@ def model(tmp_path):
 
 def test_versions_count_up_and_carry_digest_and_metrics(tracking, model):
     first = tracking.record(RECORD, model, "d1")
-    second = tracking.record(replace(RECORD, metrics={"f1_macro": 0.8}), model, "d2")
+    second = tracking.record(replace(SECOND, metrics={"f1_macro": 0.8}), model, "d2")
     assert (first.version, second.version) == (1, 2)
     found = tracking.resolve("toy", "2")
     assert (found.digest, found.metrics["f1_macro"]) == ("d2", 0.8)
+
+
+def test_a_training_is_recorded_once(tracking, model):
+    first = tracking.record(RECORD, model, "d1")
+    assert tracking.record(RECORD, model, "d1") == first
+    assert tracking.resolve("toy", "2") is None
+    untold = replace(RECORD, tags={})
+    versions = [tracking.record(untold, model, "d1").version for _ in range(2)]
+    assert versions == [2, 3]
 
 
 def test_a_job_of_very_many_labels_logs_all_of_its_figures(tracking, model):
@@ -90,7 +100,7 @@ def test_the_champion_is_who_was_promoted_last(tracking, model):
     first = tracking.record(RECORD, model, "d1")
     assert tracking.resolve("toy") is None
     tracking.promote(first)
-    second = tracking.record(RECORD, model, "d2")
+    second = tracking.record(SECOND, model, "d2")
     assert tracking.resolve("toy").version == 1
     tracking.promote(second)
     assert tracking.resolve("toy").version == 2
@@ -140,6 +150,25 @@ def test_a_version_without_a_digest_is_never_served(mlflow, model):
     mlflow._client.delete_model_version_tag("toy", "1", DIGEST_TAG)
     with pytest.raises(ModelTampered, match="carries no digest"):
         mlflow.resolve("toy", "1")
+
+
+def test_a_training_whose_end_mlflow_was_not_told_is_ended_by_the_next_attempt(
+    mlflow, model, monkeypatch
+):
+    mlflow.ready("toy")
+    with monkeypatch.context() as outage:
+        outage.setattr(type(mlflow._client), "set_terminated", _refuse)
+        with pytest.raises(RunFailed):
+            mlflow.record(RECORD, model, "d1")
+    assert mlflow.record(RECORD, model, "d1").version == 1
+    (run,) = mlflow._client.search_runs([mlflow._experiment("toy")])
+    assert run.info.status == "FINISHED"
+
+
+def _refuse(*_):
+    from mlflow.exceptions import MlflowException
+
+    raise MlflowException("no", error_code=3)
 
 
 @bad_input(90, outcome=TEMPORARY)

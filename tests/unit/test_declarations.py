@@ -252,6 +252,23 @@ def test_a_value_that_is_wrong_by_itself(project, line, message, hint):
     assert error.location == f"{job}:{18 if of_class else 26}"
 
 
+def test_an_input_has_another_name_than_the_label(project):
+    store = project / "feature_store"
+    change(
+        store / "notes.py", "    text: Ann", '    label: Annotated[str, Doc("x")]\n    text: Ann'
+    )
+    change(store / "notes.sql", "text,", "text, label,")
+    assert not load_project(project).faults
+    change(project / "jobs/toy/job.py", '("text",)', '("text", "label")')
+    # In a fresh process.
+    for name in [n for n in sys.modules if n.partition(".")[0] == "jobs"]:
+        del sys.modules[name]
+    error = fault(project)
+    assert error.message == "Toy: input 'label' is named as the label of mood"
+    assert "give the column of notes another name" in error.hint.lower()
+    assert error.location == f"{project}/jobs/toy/job.py:16"
+
+
 def test_a_threshold_is_for_two_labels(project):
     job = project / "jobs/toy/job.py"
     change(job, "Le, Output", "Le, Output, Training")

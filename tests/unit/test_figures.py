@@ -42,6 +42,26 @@ def test_a_temperature_changes_no_winner(decisions, inverse):
     assert np.allclose(found[np.arange(4), winners], found.max(axis=1))
 
 
+@pytest.mark.parametrize("scale", [1e-6, 1e-3, 1, 1e3, 1e6])
+def test_a_temperature_fits_decisions_of_any_scale(scale):
+    random = np.random.default_rng(0)
+    truth = random.integers(0, 5, 2_000)
+    decisions = random.normal(size=(2_000, 5))
+    decisions[np.arange(2_000), truth] += 1.5
+    fitted = Temperature.fit(decisions * scale, truth)
+    assert fitted.inverse * scale == pytest.approx(1.5, rel=0.1)
+    found = fitted.probabilities(decisions * scale)
+    correct = found.argmax(axis=1) == truth
+    assert found.max(axis=1).mean() == pytest.approx(correct.mean(), abs=0.03)
+
+
+def test_a_temperature_of_decisions_that_are_all_alike_says_nothing():
+    found = Temperature.fit(np.full((4, 3), 7.0), np.array([0, 1, 2, 0])).probabilities(
+        np.full((1, 3), 7.0)
+    )
+    assert np.allclose(found, 1 / 3)
+
+
 @given(st.floats(-9, 9), st.floats(-9, 9), st.floats(0.05, 20))
 def test_a_calibration_survives_the_card(slope, intercept, inverse):
     for made in (Sigmoid(slope, intercept), Temperature(inverse)):
@@ -79,15 +99,21 @@ def test_reliability_loses_no_row(rows, bins):
 
 
 @given(
-    st.lists(st.tuples(st.sampled_from(LABELS), st.sampled_from(LABELS)), min_size=1, max_size=30)
+    st.lists(
+        st.tuples(st.sampled_from(LABELS), st.sampled_from((*LABELS, None))),
+        min_size=1,
+        max_size=30,
+    )
 )
 def test_an_evaluation_counts_as_scikit_learn_does(pairs):
     truths, told = ([pair[side] for pair in pairs] for side in (0, 1))
     found = evaluate(LABELS, truths, told, np.full((len(pairs), 3), 1 / 3))
+    unanswered = told.count(None)
+    told = [label or "no answer" for label in told]
     f1 = f1_score(truths, told, labels=list(LABELS), average="macro", zero_division=0)
     assert found.f1_macro == pytest.approx(f1)
     assert found.accuracy == pytest.approx(accuracy_score(truths, told))
-    assert sum(c.rows for c in found.by_class) == found.confusion.sum() == len(pairs)
+    assert sum(c.rows for c in found.by_class) == found.confusion.sum() + unanswered == len(pairs)
     assert found.metrics()["rows_judged"] == len(pairs)
     assert all(name.isascii() for name in found.metrics())
     assert len(found.report().splitlines()) == len(LABELS) + 2

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
 from sklearn.linear_model import SGDClassifier
+from sklearn.naive_bayes import BernoulliNB
+from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
 
@@ -112,6 +114,81 @@ def test_one_fold_is_one_model_and_a_slice_that_it_never_sees():
     assert 0 < result.model.threshold < 1
 
 
+def test_with_one_fold_the_epochs_count_what_they_teach():
+    made, epochs = [], []
+
+    def build():
+        made.append(Witness(loss="log_loss"))
+        return Pipeline([("own", FunctionTransformer(own_feature)), ("witness", made[-1])])
+
+    # Of a row that was taught the model knows the label by heart, and of no other.
+    plan = Plan(classes=(False, True), inputs=("row",), epochs=2, folds=1)
+    fit(build, batches, plan, epochs.append)
+    assert [(epoch.rows, epoch.accuracy) for epoch in epochs[1:]] == [(len(made[0].taught_), 1.0)]
+
+
+# Rows of each place: held out, in the first fifth of the others, and further up.
+JUDGED, FIRST, LATER = 0.1, 0.25, 0.9
+
+
+@pytest.mark.parametrize(
+    ("folds", "places", "message"),
+    [
+        (5, {(True, FIRST), (False, FIRST)}, "False, True to learn from outside fold 1 of 5"),
+        (5, {(True, FIRST), (False, FIRST), (False, LATER)}, "True to learn from outside fold 1"),
+        (1, {(True, LATER), (False, LATER)}, "False, True to calibrate on"),
+        (1, {(True, LATER), (False, LATER), (False, FIRST)}, "True to calibrate on"),
+        (1, {(True, FIRST), (False, FIRST)}, "False, True to learn from"),
+        (1, {(True, FIRST), (False, FIRST), (False, LATER)}, "True to learn from"),
+    ],
+)
+def test_a_model_without_rows_of_a_label_is_refused_before_it_is_taught(folds, places, message):
+    rows = sorted({(True, JUDGED), (False, JUDGED)} | places)
+    labels, split = (np.array(column) for column in zip(*rows, strict=True))
+
+    def told(_):
+        yield LabelledBatch(own_feature(np.arange(len(rows))), labels, split)
+
+    def build():
+        return Pipeline([("own", FunctionTransformer(own_feature)), ("last", Untaught())])
+
+    plan = Plan(classes=(False, True), inputs=("row",), folds=folds, threshold_recall=0.9)
+    with pytest.raises(UsageError, match=f"no row of {message}"):
+        fit(build, told, plan)
+
+
+class Untaught(SGDClassifier):
+    def partial_fit(self, *_, **__):
+        pytest.fail("it was taught")
+
+
+def test_of_many_labels_one_may_have_no_row_to_calibrate_on():
+    labels = np.array(["a", "b", "c"] * 2 + ["a", "b"])
+    split = np.array([JUDGED] * 3 + [LATER] * 3 + [FIRST] * 2)
+
+    def told(_):
+        yield LabelledBatch(own_feature(np.arange(len(labels))), labels, split)
+
+    def build():
+        return Pipeline([("own", FunctionTransformer(own_feature)), ("last", BernoulliNB())])
+
+    result = fit(build, told, Plan(classes=("a", "b", "c"), inputs=("row",), folds=1))
+    assert (result.rows_taught, result.rows_held_out) == (3, 3)
+
+
 def test_no_fold_is_refused_before_anything_is_read():
     with pytest.raises(UsageError, match="0 folds leave no row"):
         Plan(classes=(False, True), inputs=("row",), folds=0)
+
+
+@pytest.mark.parametrize("classifier", [BernoulliNB, MLPClassifier])
+def test_labels_and_weights_are_taught_by_name(classifier):
+    def told(_):
+        features = csr_matrix(np.column_stack([LABELS, ~LABELS]).astype(float))
+        yield LabelledBatch(features, LABELS, SPLIT)
+
+    def build():
+        return Pipeline([("own", FunctionTransformer()), ("last", classifier())])
+
+    plan = Plan(classes=(False, True), inputs=("row",), epochs=60, folds=2)
+    assert fit(build, told, plan).evaluation.accuracy == 1

@@ -137,8 +137,8 @@ def test_a_copy_of_nothing_only_makes_the_table():
 
 
 def test_a_score_is_spread_over_the_other_labels_alike():
-    found = _spread(("a", "b", "c"), ["b", "nobody's", "c"], np.array([0.8, 0.4, 1.0]))
-    assert np.allclose(found, [[0.1, 0.8, 0.1], [0.3, 0.3, 0.3], [0.0, 0.0, 1.0]])
+    found = _spread(("a", "b", "c"), ["b", None, "c"], np.array([0.8, np.nan, 1.0]))
+    assert np.allclose(found, [[0.1, 0.8, 0.1], [1 / 3] * 3, [0.0, 0.0, 1.0]])
     two = _spread((False, True), [True, False], np.array([0.75, 0.25]))
     assert two.tolist() == [[0.25, 0.75], [0.75, 0.25]]
 
