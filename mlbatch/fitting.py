@@ -170,11 +170,15 @@ def _count(batches: Iterable[LabelledBatch], occurring: Occurring, plan: Plan) -
     _require(rows((plan.folds,)), "be judged on")
     for own in learnt if plan.folds > 1 else ():
         others = rows(fold for fold in folds if fold != own)
-        _require(others, f"learn from outside fold {own + 1} of {plan.folds}")
-    # Of several labels one without rows moves the temperature little; of two it leaves no slope.
-    if len(plan.classes) == 2 or not any(calibrating.values()):  # noqa: PLR2004
-        _require(calibrating, "calibrate on")
+        _require_some(others, f"learn from outside fold {own + 1} of {plan.folds}")
+    _require_some(calibrating, "calibrate on")
     return _Counts(taught)
+
+
+def _require_some(counts: dict[Label, int], purpose: str) -> None:
+    """Of several labels a rare one may be without rows: it moves the temperature little. Not of two."""
+    if len(counts) == 2 or not any(counts.values()):  # noqa: PLR2004
+        _require(counts, purpose)
 
 
 def _require(counts: dict[Label, int], purpose: str) -> None:
