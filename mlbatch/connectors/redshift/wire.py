@@ -188,10 +188,12 @@ def _table(cursor: Any) -> pa.Table:  # noqa: ANN401
 
 def _array(values: Sequence[object], label: str | bytes, oid: int) -> pa.Array:
     try:
-        return pa.array(values, _arrow_type(oid))
+        made = pa.array(values, _arrow_type(oid))
     except (pa.ArrowTypeError, pa.ArrowInvalid) as error:
         message = f"the column {_name(label)} is of a type that mlbatch does not read: {error}"
         raise DeclarationError(message, hint="cast it in the SELECT, as to VARCHAR") from error
+    # Arrow learns a number's digits from values; without any it is a number all the same.
+    return made.cast(pa.decimal128(38, 0)) if pa.types.is_null(made.type) else made
 
 
 def _arrow_type(oid: int) -> pa.DataType | None:
