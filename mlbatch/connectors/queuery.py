@@ -112,7 +112,12 @@ class QueueryWarehouse:
                 threads.submit(self._part, client, answer, n, schema, prefix)
                 for n in range(_files(answer))
             ]
-            entries = tuple(entry for entry in (w.result() for w in waiting) if entry.rows)
+            try:
+                entries = tuple(entry for entry in (w.result() for w in waiting) if entry.rows)
+            except BaseException:
+                # Or whoever leaves waits for all the files that are still to come.
+                threads.shutdown(cancel_futures=True)
+                raise
         rows = sum(entry.rows for entry in entries)
         _check_count(answer, schema, rows)
         if not entries:

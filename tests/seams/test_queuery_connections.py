@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
@@ -127,3 +128,21 @@ def test_a_data_file_that_stays_cut_is_temporary(hopeless, asking, bucket, engin
             asking.unload(NUMBERS, bucket.prefix + "cut/")
     with fails(SnapshotError, "missing"):
         bucket.stat(bucket.prefix + "cut/manifest")
+
+
+def test_after_an_error_no_further_file_is_fetched(asking, bucket):
+    asked = []
+
+    def missing_first(request):
+        if not request.path.endswith("manifest"):
+            asked.append(request.path)
+            if len(asked) == 1:
+                return Reply(404, b"")
+            time.sleep(0.05)
+        got = httpx.get(bucket.access.endpoint + request.path, params=request.query)
+        return Reply(got.status_code, got.content)
+
+    many, face = NUMBERS.replace("100", "1200"), HttpFace(missing_first, "127.0.0.1", 0)
+    with serving(face), between(bucket, face.port), fails(RunFailed, "HTTP 404"):
+        asking.unload(many, bucket.prefix + "gone/")
+    assert len(asked) < 20, "of 40 files"
