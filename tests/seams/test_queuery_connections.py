@@ -53,6 +53,28 @@ def test_queuery_that_is_busy_for_a_while_is_asked_again(asking, engine):
     assert engine.faults.rules[0].times == 0
 
 
+def test_queuery_that_is_slow_is_asked_as_often(asking, engine, monkeypatch):
+    rule, clock = Fault("http", "GET", times=3, status=503), time.monotonic
+    monkeypatch.setattr(time, "monotonic", lambda: clock() + 60 * (3 - rule.times))
+    engine.faults.add(rule)
+    assert asking.fetch(NUMBERS).num_rows == 100
+
+
+def test_a_slow_file_is_asked_for_as_often(asking, bucket, monkeypatch):
+    asked, clock = [], time.monotonic
+
+    def busy(request):
+        asked.append(request.path)
+        if len(asked) < 4:
+            return Reply(503, b"")
+        got = httpx.get(bucket.access.endpoint + request.path, params=request.query)
+        return Reply(got.status_code, got.content)
+
+    monkeypatch.setattr(time, "monotonic", lambda: clock() + 60 * len(asked))
+    with serving(HttpFace(busy, "127.0.0.1", 0)) as face, between(bucket, face.port):
+        assert asking.fetch(NUMBERS).num_rows == 100
+
+
 @pytest.mark.parametrize("method", ["POST", "GET"])
 def test_queuery_that_stays_busy_is_temporary(hopeless, asking, engine, method):
     engine.faults.add(Fault("http", method, times=-1, status=503))
