@@ -19,6 +19,8 @@ WHOLE_GROUP_BYTES = 64 << 20
 """Up to this size a row group's columns are read each at once, in the order of the file."""
 STREAM_BYTES = 4 << 20
 """Of each column at a time, where row groups are larger than that."""
+INT96_UNIT = "us"
+"""Of timestamps in Parquet's old form: Arrow's nanoseconds end in 2262, and begin anew in 1677."""
 
 
 def rebatch(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBatch]:
@@ -73,13 +75,19 @@ def read_part(
 
 def _streaming(file: pa.NativeFile) -> pq.ParquetFile:
     # By default Arrow reads ahead up to the last row group, and keeps everything.
-    parquet = pq.ParquetFile(file, pre_buffer=False)
+    parquet = pq.ParquetFile(file, pre_buffer=False, coerce_int96_timestamp_unit=INT96_UNIT)
     metadata = parquet.metadata
     if all(
         _stored(metadata.row_group(n)) <= WHOLE_GROUP_BYTES for n in range(metadata.num_row_groups)
     ):
         return parquet
-    return pq.ParquetFile(file, metadata=metadata, pre_buffer=False, buffer_size=STREAM_BYTES)
+    return pq.ParquetFile(
+        file,
+        metadata=metadata,
+        pre_buffer=False,
+        buffer_size=STREAM_BYTES,
+        coerce_int96_timestamp_unit=INT96_UNIT,
+    )
 
 
 def _stored(group: pq.RowGroupMetaData) -> int:

@@ -357,8 +357,13 @@ def contradiction_query(labels: FeatureQuery, *, key: tuple[str, ...], label: st
 
 
 def _md5(names: tuple[str, ...]) -> exp.Expr:
-    text: exp.Expr = exp.cast(_column(names[0]), "VARCHAR")
+    text: exp.Expr = _as_text(names[0])
     for name in names[1:]:
         slash = exp.DPipe(this=text, expression=exp.Literal.string("/"))
-        text = exp.DPipe(this=slash, expression=exp.cast(_column(name), "VARCHAR"))
+        text = exp.DPipe(this=slash, expression=_as_text(name))
     return exp.MD5(this=text)
+
+
+def _as_text(name: str) -> exp.Expr:
+    # Without a length it may be VARCHAR(256): long keys would share one hash.
+    return exp.cast(_column(name), "VARCHAR(65535)")

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from mlbatch.batches import INT96_UNIT
 from mlbatch.errors import SnapshotError, out_of_resources
 from mlbatch.snapshot import ManifestEntry, Part, Snapshot, piece_uri, read_manifest
 from mlbatch.window import EARLIEST, LATEST, in_zone
@@ -91,7 +92,7 @@ def _look(
         raise SnapshotError(message, hint="run again with --full to unload anew")
     try:
         with storage.peek(entry.uri, stored) as file:
-            parquet = pq.ParquetFile(file)
+            parquet = pq.ParquetFile(file, coerce_int96_timestamp_unit=INT96_UNIT)
             rows = parquet.metadata.num_rows
             highest = highest_cursor(parquet, cursor, zone, clock) if cursor else None
             pieces = list(

@@ -16,7 +16,7 @@ import re
 import ssl
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -112,7 +112,12 @@ class QueueryWarehouse:
                 threads.submit(self._part, client, answer, n, schema, prefix)
                 for n in range(_files(answer))
             ]
-            entries = tuple(entry for entry in (w.result() for w in waiting) if entry.rows)
+            try:
+                entries = tuple(entry for entry in (w.result() for w in waiting) if entry.rows)
+            except BaseException:
+                # Or whoever leaves waits for all the files that are still to come.
+                threads.shutdown(cancel_futures=True)
+                raise
         rows = sum(entry.rows for entry in entries)
         _check_count(answer, schema, rows)
         if not entries:
@@ -166,7 +171,7 @@ class QueueryWarehouse:
 
     def _look(self, client: httpx.Client, query: int) -> dict[str, Any]:
         fields = {"fields": "__default__,s3_prefix,manifest_file_url"}
-        for attempt in stamina.retry_context(on=_worth_retrying, attempts=TRIES):
+        for attempt in _attempts():
             with attempt:
                 answer = client.get(f"/v1/queries/{query}", params=fields)
                 answer.raise_for_status()
@@ -216,7 +221,7 @@ class QueueryWarehouse:
         """A file read to its end; its signed URL is asked for anew when it has expired."""
         how: Any = {"timeout": ANSWER_SECONDS, "verify": _authorities()}
         with _translated(self.endpoint):
-            for attempt in stamina.retry_context(on=_worth_retrying, attempts=TRIES):
+            for attempt in _attempts():
                 with attempt, httpx.stream("GET", url_of(answer), **how) as stream:
                     if stream.status_code in _EXPIRED:
                         answer = self._look(client, int(answer["id"]))
@@ -331,6 +336,11 @@ def _unzipped(chunks: Iterator[bytes]) -> str:
         return b"".join(pieces).decode("utf-8")
     except UnicodeDecodeError as error:
         raise SnapshotError(f"a data file is not UTF-8: {error}") from error
+
+
+def _attempts() -> Iterable[stamina.Attempt]:
+    # Without a limit of time: one slow attempt would be the only one.
+    return stamina.retry_context(on=_worth_retrying, attempts=TRIES, timeout=None)
 
 
 def _files(answer: dict[str, Any]) -> int:

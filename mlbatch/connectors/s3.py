@@ -165,7 +165,7 @@ class S3Storage:
     def _patiently(self, uri: str, work: Callable[[], Result]) -> Result:
         try:
             for attempt in stamina.retry_context(
-                on=_CutShortError, attempts=TRIES, wait_initial=0.2
+                on=_CutShortError, attempts=TRIES, timeout=None, wait_initial=0.2
             ):
                 with attempt, self._explained(uri):
                     return work()

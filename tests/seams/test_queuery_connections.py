@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
@@ -50,6 +51,28 @@ def test_queuery_that_is_busy_for_a_while_is_asked_again(asking, engine):
     engine.faults.add(Fault("http", "GET", times=2, status=503))
     assert asking.fetch(NUMBERS).num_rows == 100
     assert engine.faults.rules[0].times == 0
+
+
+def test_queuery_that_is_slow_is_asked_as_often(asking, engine, monkeypatch):
+    rule, clock = Fault("http", "GET", times=3, status=503), time.monotonic
+    monkeypatch.setattr(time, "monotonic", lambda: clock() + 60 * (3 - rule.times))
+    engine.faults.add(rule)
+    assert asking.fetch(NUMBERS).num_rows == 100
+
+
+def test_a_slow_file_is_asked_for_as_often(asking, bucket, monkeypatch):
+    asked, clock = [], time.monotonic
+
+    def busy(request):
+        asked.append(request.path)
+        if len(asked) < 4:
+            return Reply(503, b"")
+        got = httpx.get(bucket.access.endpoint + request.path, params=request.query)
+        return Reply(got.status_code, got.content)
+
+    monkeypatch.setattr(time, "monotonic", lambda: clock() + 60 * len(asked))
+    with serving(HttpFace(busy, "127.0.0.1", 0)) as face, between(bucket, face.port):
+        assert asking.fetch(NUMBERS).num_rows == 100
 
 
 @pytest.mark.parametrize("method", ["POST", "GET"])
@@ -127,3 +150,21 @@ def test_a_data_file_that_stays_cut_is_temporary(hopeless, asking, bucket, engin
             asking.unload(NUMBERS, bucket.prefix + "cut/")
     with fails(SnapshotError, "missing"):
         bucket.stat(bucket.prefix + "cut/manifest")
+
+
+def test_after_an_error_no_further_file_is_fetched(asking, bucket):
+    asked = []
+
+    def missing_first(request):
+        if not request.path.endswith("manifest"):
+            asked.append(request.path)
+            if len(asked) == 1:
+                return Reply(404, b"")
+            time.sleep(0.05)
+        got = httpx.get(bucket.access.endpoint + request.path, params=request.query)
+        return Reply(got.status_code, got.content)
+
+    many, face = NUMBERS.replace("100", "1200"), HttpFace(missing_first, "127.0.0.1", 0)
+    with serving(face), between(bucket, face.port), fails(RunFailed, "HTTP 404"):
+        asking.unload(many, bucket.prefix + "gone/")
+    assert len(asked) < 20, "of 40 files"

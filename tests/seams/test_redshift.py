@@ -132,6 +132,12 @@ def test_small_results_have_their_types(warehouse):
     assert warehouse.fetch("SELECT id, at FROM notes LIMIT 0").schema.types[0] == pa.int64()
 
 
+@pytest.mark.parametrize("where", ["1 = 0", "1 = 1"])
+def test_a_decimal_is_a_number_without_any_value(warehouse, where):
+    select = f"SELECT CAST(NULL AS DECIMAL(10, 2)) AS price WHERE {where}"
+    assert pa.types.is_decimal(warehouse.fetch(select).schema.field("price").type)
+
+
 def test_copying_replaces_rows_of_the_same_key(warehouse):
     warehouse.copy("notes", ROWS, replace_by=("id",))
     changed = ROWS.slice(0, 2).set_column(1, "text", pa.array(["new", "newer"]))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 import time
 from dataclasses import replace
 
@@ -10,6 +13,7 @@ from bad_inputs import REFUSED, bad_input
 from fault_proxy import BLACK_HOLE, RESET, FaultProxy, Rule
 from faulty import NUMBERS, fails, serving
 
+from mlbatch.cli.main import Terminated
 from mlbatch.connectors.aws import AwsAccess
 from mlbatch.connectors.password import FixedPassword
 from mlbatch.connectors.redshift.data_api import DataApi
@@ -19,6 +23,7 @@ from mlbatch.devstack.redshift.data_api import DataApi as DataApiFace
 from mlbatch.devstack.redshift.faults import Fault
 from mlbatch.devstack.redshift.wire import WireServer
 from mlbatch.errors import (
+    DeclarationError,
     RunFailed,
     SettingsError,
     TemporaryError,
@@ -118,3 +123,39 @@ def test_a_statement_that_takes_too_long_is_cancelled(bucket, engine, wire_face)
     with fails(RunFailed, r"timeout|no end"):
         by_wire(bucket, wire_face.port).fetch("SELECT 7 AS n")
     assert time.monotonic() - began < 6
+
+
+@pytest.fixture
+def ending():
+    """Half a second from now, what SIGTERM raises in the command line."""
+
+    def end(*_):
+        raise Terminated
+
+    before = signal.signal(signal.SIGUSR1, end)
+    timer = threading.Timer(0.5, os.kill, [os.getpid(), signal.SIGUSR1])
+    yield timer.start
+    timer.join()
+    signal.signal(signal.SIGUSR1, before)
+
+
+@pytest.mark.parametrize("way", [by_data_api, by_wire])
+def test_whoever_is_terminated_leaves_no_statement_running(bucket, engine, request, way, ending):
+    face = request.getfixturevalue("wire_face" if way is by_wire else "api_face")
+    engine.faults.add(Fault("delay", "unload", seconds=30))
+    transport = replace(way(bucket, face.port).transport, statement_seconds=60)
+    ending()
+    with pytest.raises(Terminated):
+        RedshiftWarehouse(transport, bucket).unload(NUMBERS, bucket.prefix + "a/")
+    until = time.monotonic() + 5
+    while any(session._running for session in list(engine._sessions.values())):
+        assert time.monotonic() < until, "it still runs"
+        time.sleep(0.02)
+
+
+def test_what_the_server_refused_is_not_cancelled(bucket, engine, wire_face, monkeypatch):
+    asked = []
+    monkeypatch.setattr(engine, "cancel", asked.append)
+    with pytest.raises(DeclarationError, match="refuses the query"):
+        by_wire(bucket, wire_face.port).fetch("SELECT x FROM nowhere")
+    assert asked == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -94,6 +95,12 @@ def test_a_storm_that_does_not_pass_is_temporary(read, told, monkeypatch):
 def test_a_body_that_is_cut_short_is_read_again_whole(read, told):
     assert read("cut", "cut") == CONTENT
     assert told.asked == ["cut", "cut", "fine"]
+
+
+def test_slow_answers_are_read_again_as_often_as_quick_ones(read, told, monkeypatch):
+    clock = time.monotonic
+    monkeypatch.setattr(time, "monotonic", lambda: clock() + 60 * len(told.asked))
+    assert read("cut", "cut", "cut") == CONTENT
 
 
 @bad_input(40, outcome=TEMPORARY, says="4 times")

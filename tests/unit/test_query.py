@@ -156,6 +156,8 @@ def test_training_rows_come_in_the_order_of_a_hash(run):
         feature_columns=["id", "mixed case"],
         label="label",
     )
+    assert select.count("AS VARCHAR(65535))") == 3
+    assert "AS VARCHAR)" not in select, "no more than 256 bytes of a key"
     table = run(select)
     assert table.column_names == ["id", "mixed case", "label", "mlbatch_order", "mlbatch_split"]
     order = table["mlbatch_order"].to_pylist()

@@ -114,14 +114,16 @@ def storage(tmp_path):
     return FolderStorage(tmp_path)
 
 
-def unload_into(storage, tables, *, rows=None, group_rows=None, damage=lambda entries: entries):
+def unload_into(
+    storage, tables, *, rows=None, group_rows=None, damage=lambda entries: entries, **form
+):
     def unload(prefix):
         folder = storage.path(prefix + "x").parent
         folder.mkdir(parents=True)
         entries = []
         for number, table in enumerate(tables):
             file = folder / f"{number}.parquet"
-            pq.write_table(table, file, row_group_size=group_rows)
+            pq.write_table(table, file, row_group_size=group_rows, **form)
             entries.append(ManifestEntry(prefix + file.name, file.stat().st_size, table.num_rows))
         (folder / "manifest").write_bytes(write_manifest(tuple(damage(entries))))
         told = sum(t.num_rows for t in tables) if rows is None else rows
@@ -187,6 +189,20 @@ def test_rows_that_lie_in_the_future_are_not_the_highest(storage):
     clock = datetime(2026, 1, 1, 1, tzinfo=UTC)
     taken = take(unload_into(storage, [table]), storage, zone="Asia/Tokyo", clock=clock)
     assert (taken.rows, taken.highest_cursor) == (3, datetime(2026, 1, 1, 0, tzinfo=UTC))
+
+
+@pytest.mark.parametrize("whole_bytes", [0, 1 << 20], ids=["streamed", "whole"])
+def test_timestamps_of_the_old_form_may_be_of_any_year(storage, monkeypatch, whole_bytes):
+    monkeypatch.setattr("mlbatch.batches.WHOLE_GROUP_BYTES", whole_bytes)
+    times = [AT, datetime(9999, 12, 31, 1, 2, 3, 4), datetime(1, 1, 1), None]
+    table = pa.table({"at": pa.array(times, pa.timestamp("us"))})
+    old_form = unload_into(storage, [table], use_deprecated_int96_timestamps=True)
+    taken = take(old_form, storage, clock=datetime(2026, 2, 1, tzinfo=UTC))
+    assert taken.highest_cursor == AT.replace(tzinfo=UTC)
+    (part,) = taken.parts
+    with storage.open(part.uri, etag=part.etag) as file:
+        read = pa.Table.from_batches(read_part(file, part, table.schema, batch_rows=9))
+    assert read["at"].to_pylist() == times
 
 
 TIMES = st.integers(-(2**62), 2**62) | st.integers(0, 2**51)

@@ -57,8 +57,10 @@ class Wire:
             process = _scalar(connection, "SELECT pg_backend_pid()")
             try:
                 return self._execute(connection, statements)
-            except (KeyboardInterrupt, SystemExit, TimeoutError):
-                self._cancel(process)
+            except BaseException as error:
+                # Whoever stops waiting must not leave the statement running.
+                if not _told_by_server(error):
+                    self._cancel(process)
                 raise
 
     def _execute(self, connection: Any, statements: Sequence[str]) -> pa.Table | None:  # noqa: ANN401
@@ -122,9 +124,9 @@ class Wire:
             raise self._translated(error) from error
 
     def _translated(self, error: BaseException) -> MlbatchError:
+        if found := _told_by_server(error):
+            return refused(str(found["C"]), str(found.get("M", "")), str(self))
         told = error.args[0] if error.args else ""
-        if isinstance(told, dict) and "C" in told:
-            return refused(str(told["C"]), str(told.get("M", "")), str(self))
         said = str(told).splitlines()[0] if str(told) else type(error).__name__
         if "refuses SSL" in said:
             hint = f"look whether {_PLACE} name a Redshift: every one of them speaks TLS"
@@ -133,8 +135,14 @@ class Wire:
             hint = "warehouse.ca must hold the authority that signed the server's certificate"
             return SettingsError(f"{self}: {said}", hint=hint)
         # Of a server that is not there the driver tells no more than "communication error".
-        why = f": {found}" if (found := reason(error)) else ""
+        why = f": {cause}" if (cause := reason(error)) else ""
         return TemporaryError(f"{self}: {said}{why}", hint=advice(error, _PLACE, _AGAIN))
+
+
+def _told_by_server(error: BaseException) -> dict[str, object]:
+    """The fields of the server's own error, after which it runs nothing; none for any other."""
+    told = error.args[0] if error.args else None
+    return told if isinstance(told, dict) and "C" in told else {}
 
 
 @contextlib.contextmanager
@@ -188,10 +196,12 @@ def _table(cursor: Any) -> pa.Table:  # noqa: ANN401
 
 def _array(values: Sequence[object], label: str | bytes, oid: int) -> pa.Array:
     try:
-        return pa.array(values, _arrow_type(oid))
+        made = pa.array(values, _arrow_type(oid))
     except (pa.ArrowTypeError, pa.ArrowInvalid) as error:
         message = f"the column {_name(label)} is of a type that mlbatch does not read: {error}"
         raise DeclarationError(message, hint="cast it in the SELECT, as to VARCHAR") from error
+    # Arrow learns a number's digits from values; without any it is a number all the same.
+    return made.cast(pa.decimal128(38, 0)) if pa.types.is_null(made.type) else made
 
 
 def _arrow_type(oid: int) -> pa.DataType | None:

@@ -6,14 +6,13 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-import sqlglot
 from sqlglot import exp
 
 from mlbatch.devstack.redshift import catalog, definition
 from mlbatch.devstack.redshift.lexer import Token, split, tokens, words
 from mlbatch.devstack.redshift.literals import sql_literal
 from mlbatch.devstack.redshift.refusal import Refusal, translated
-from mlbatch.dialect import to_duckdb
+from mlbatch.dialect import parse, to_duckdb
 from mlbatch.errors import UsageError
 
 _QUERIES = frozenset(["SELECT", "WITH", "VALUES", "TABLE", "("])
@@ -92,7 +91,7 @@ def for_duckdb(sql: str, system: SystemCall) -> tuple[str, ...]:
     is_definition = meaning[0].value == "CREATE"
     text = definition.without_column_keys(sql) if is_definition else sql
     try:
-        tree = sqlglot.parse_one(text, read="redshift")
+        tree = parse(text)
     except Exception as error:
         raise _syntax_error(error, sql) from error
     if isinstance(tree, (exp.Command, exp.Column, exp.Alias)):
