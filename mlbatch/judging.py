@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mlbatch.keys import BROKEN, MISSING
 from mlbatch.table import TEXT_BYTES
 from mlbatch.window import EARLIEST, LATEST
 
@@ -63,11 +64,18 @@ def judge_keys(batch: pa.RecordBatch, key: Sequence[str]) -> Faults:
     faults: Faults = {}
     for name in key:
         values = batch.column(name)
-        _add(faults, pc.is_null(values), Fault("missing_key", f"{name} is NULL"))
+        _add(faults, pc.is_null(values), Fault(MISSING, f"{name} is NULL"))
         if pa.types.is_string(values.type):
-            _judge_bytes(faults, name, values)
+            _judge_bytes(faults, name, values, reason=BROKEN)
         _judge_time(faults, name, values)
     return faults
+
+
+def condemn(batch: pa.RecordBatch, key: Sequence[str], fault: Fault) -> Faults:
+    """``fault`` for every row of ``batch``. One without a key keeps that as its reason: nothing else tells."""
+    keyless = judge_keys(batch, key).items()
+    told = {row: Fault(own.reason, f"{own.detail}; {fault.detail}") for row, own in keyless}
+    return dict.fromkeys(range(batch.num_rows), fault) | told
 
 
 def _judge_time(faults: Faults, name: str, values: pa.Array) -> None:
@@ -88,13 +96,15 @@ def _judge_text(faults: Faults, name: str, values: pa.Array, text_characters: in
     _add(faults, too_long, Fault("too_long", f"{name} has more than {text_characters} characters"))
 
 
-def _judge_bytes(faults: Faults, name: str, values: pa.Array) -> pa.Array | None:
+def _judge_bytes(
+    faults: Faults, name: str, values: pa.Array, *, reason: str = "not_utf8"
+) -> pa.Array | None:
     """Which ``values`` are not UTF-8; None where all are."""
     try:
         values.validate(full=True)
     except pa.ArrowInvalid:
         broken = [not _is_utf8(value) for value in values.cast(pa.binary()).to_pylist()]
-        _add(faults, pa.array(broken), Fault("not_utf8", f"{name} is not UTF-8"))
+        _add(faults, pa.array(broken), Fault(reason, f"{name} is not UTF-8"))
         return pa.array(broken)
     return None
 

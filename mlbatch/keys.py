@@ -14,6 +14,9 @@ import pyarrow.compute as pc
 
 TEXT_CHARACTERS = 255
 """Longer texts are cut where they are kept."""
+MISSING, BROKEN, UNREADABLE = "missing_key", "key_not_utf8", "part_unreadable"
+_NO_KEY = (MISSING, BROKEN, UNREADABLE)
+"""Reasons of a row that has no key. It is kept with the empty text, which may be a key as well."""
 
 
 def texts(rows: pa.RecordBatch | pa.Table, key: Sequence[str]) -> pa.Array | pa.ChunkedArray:
@@ -25,6 +28,11 @@ def texts(rows: pa.RecordBatch | pa.Table, key: Sequence[str]) -> pa.Array | pa.
     return pc.binary_join_element_wise(*cells, "/")
 
 
+def is_known(told: str, reason: str) -> bool:
+    """Whether ``told`` is the text of a key, and not what stands for none in a row set aside for ``reason``."""
+    return bool(told) or reason not in _NO_KEY
+
+
 def text(values: Sequence[object]) -> str:
     """The text of one key, which has a value in every column."""
     names = [str(number) for number in range(len(values))]
@@ -33,9 +41,9 @@ def text(values: Sequence[object]) -> str:
 
 
 def parsed(told: str, types: Sequence[pa.DataType]) -> tuple[object, ...] | None:
-    """The key whose text is ``told``; None where that is empty, may have been cut, or is no key."""
+    """The key whose text is ``told``; None where that may have been cut, or is no key."""
     cells = told.split("/") if len(types) > 1 else [told]
-    if not told or len(told) >= TEXT_CHARACTERS or len(cells) != len(types):
+    if len(told) >= TEXT_CHARACTERS or len(cells) != len(types):
         return None
     if len(types) > 1:
         cells = [cell.replace("%2F", "/").replace("%25", "%") for cell in cells]

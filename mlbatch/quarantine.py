@@ -14,8 +14,8 @@ import pyarrow as pa
 from mlbatch.batches import allowing_null, read_part
 from mlbatch.engine import PartOutcome, PartTask, Surrender
 from mlbatch.job import Job, required_schema
-from mlbatch.judging import judge_keys
-from mlbatch.keys import texts
+from mlbatch.judging import Fault, condemn, judge_keys
+from mlbatch.keys import UNREADABLE, texts
 from mlbatch.ledger import BatchCommit, QuarantinedRow
 from mlbatch.scoring import sorted_by
 
@@ -26,9 +26,7 @@ if TYPE_CHECKING:
 
 BATCH_ROWS = 1_024
 KILLED = "part_killed_worker"
-"""Reason of a row whose key is known."""
-UNREADABLE = "part_unreadable"
-"""Reason of a row of which nothing is known but its place."""
+"""Reason of a row whose key is known; it is `UNREADABLE` where nothing is known but its place."""
 
 
 def set_part_aside(
@@ -69,7 +67,11 @@ def _commit(
     table = job.output.table
     told, keyless = texts(batch, table.key), judge_keys(batch, table.key)
     known = [row for row in range(batch.num_rows) if row not in keyless]
-    detail = f"part {part.number} killed its workers and was set aside whole"
+    whole = Fault(reason, f"part {part.number} killed its workers and was set aside whole")
+    is_read = reason != UNREADABLE
+    faults = (
+        condemn(batch, table.key, whole) if is_read else dict.fromkeys(range(len(batch)), whole)
+    )
     return BatchCommit(
         part_number=part.number,
         low=low,
@@ -79,7 +81,7 @@ def _commit(
         deleted=0,
         filtered=0,
         quarantined=tuple(
-            QuarantinedRow(low + row, text, reason, detail)
+            QuarantinedRow(low + row, text, faults[row].reason, faults[row].detail)
             for row, text in enumerate(told.fill_null("").to_pylist())
         ),
         checksum=0,

@@ -18,10 +18,9 @@ from mlbatch.creation import fits
 from mlbatch.errors import Busy, GateRefused, UsageError
 from mlbatch.inference import Inference, infer
 from mlbatch.job import Job
-from mlbatch.keys import parsed
-from mlbatch.ledger import ModelPin, Run, RunState, served
+from mlbatch.keys import UNREADABLE, is_known, parsed
+from mlbatch.ledger import ModelPin, QuarantinedRow, Run, RunState, served
 from mlbatch.planner import Repair, Request
-from mlbatch.quarantine import UNREADABLE
 from mlbatch.reconciliation import Differences, Excuses, Found, compare_all
 from mlbatch.scoring import cursor_in_utc
 from mlbatch.snapshot import Snapshot
@@ -138,28 +137,39 @@ def compared(
 
 
 def retry(job: type[Job], tools: Tools) -> Inference | None:
-    """Predict again what the last finished run set aside; None where it set nothing aside.
+    """Predict again what the last finished run set aside; None where no such row has a key.
 
     Rows of a part that could not be read have no known key, and long keys are kept in part: they are
     found by comparing source and table. More rows than a query can name are read with everything else.
     """
-    ledger, quiet = tools.sink.ledger(), _quiet_runs(job, tools)
-    done = [run for run in quiet if run.state is RunState.DONE]
-    rows = ledger.quarantined(done[0].run_id, MAX_KEYS + 1) if done else ()
+    quiet = _quiet_runs(job, tools)
+    run_id, rows = _last_aside(quiet, tools)
     types = [job.output.table.schema.field(name).type for name in job.output.table.key]
-    told = {row.key: parsed(row.key, types) for row in rows if row.key}
+    told = {row.key: parsed(row.key, types) for row in rows if is_known(row.key, row.reason)}
     keys = tuple(key for key in told.values() if key is not None)
-    others = 0
-    if None in told.values() or any(row.reason == UNREADABLE for row in rows):
+    others, is_compared = 0, any(row.reason == UNREADABLE for row in rows) or None in told.values()
+    if is_compared:
         wanting = _compared(job, tools, served(quiet), anew=True).wanting
         keys, others = tuple(dict.fromkeys((*keys, *wanting.first))), wanting.count
-    if not keys:
+    if not keys and (is_compared or len(rows) <= MAX_KEYS):
         return None
-    repair = Repair(keys, (), f"{len(keys)} rows that run {done[0].run_id} set aside")
+    repair = Repair(keys, (), f"{len(keys)} rows that run {run_id} set aside")
     is_many = max(len(rows), len(keys), others) > MAX_KEYS or not all(map(nameable, keys))
     if is_many or not fits(job, repair):
         return infer(job, Request(full=True), tools)
     return infer(job, Request(repair=repair), tools)
+
+
+def without_key(job: type[Job], tools: Tools) -> int:
+    """How many rows the last finished run set aside of which nobody knows the key, up to `MAX_KEYS`."""
+    _, rows = _last_aside(_quiet_runs(job, tools), tools)
+    return sum(not is_known(row.key, row.reason) for row in rows)
+
+
+def _last_aside(quiet: tuple[Run, ...], tools: Tools) -> tuple[str, tuple[QuarantinedRow, ...]]:
+    """The last finished of the ``quiet`` runs, and what it set aside: a row more than a query names at most."""
+    last = next((run.run_id for run in quiet if run.state is RunState.DONE), None)
+    return ("", ()) if last is None else (last, tools.sink.ledger().quarantined(last, MAX_KEYS + 1))
 
 
 def _quiet_runs(job: type[Job], tools: Tools) -> tuple[Run, ...]:

@@ -17,6 +17,7 @@ from mlbatch.job import Job
 from mlbatch.judging import (
     Fault,
     Faults,
+    condemn,
     judge_duplicates,
     judge_input,
     judge_keys,
@@ -104,7 +105,8 @@ class Scorer:
 
     def set_aside(self, batch: pa.RecordBatch, part_number: int, low: int) -> BatchCommit:
         """Commit a batch unseen, because its row killed a worker again and again."""
-        faults = {row: Fault("killed_worker", "the worker died on it") for row in range(len(batch))}
+        killed = Fault("killed_worker", "the worker died on it")
+        faults = condemn(batch, self.job.output.table.key, killed)
         nobody = np.zeros(len(batch), dtype=bool)
         return BatchCommit(
             part_number=part_number,

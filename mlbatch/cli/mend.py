@@ -12,7 +12,7 @@ from mlbatch.cli.session import Session
 from mlbatch.errors import ExitCode, UsageError
 from mlbatch.keys import text
 from mlbatch.reconciliation import Differences, Found
-from mlbatch.repair import reconcile, retry
+from mlbatch.repair import reconcile, retry, without_key
 from mlbatch.reporting import counted
 
 if TYPE_CHECKING:
@@ -108,12 +108,18 @@ def retry_command(profile: str | None, /, job: str, quarantined: bool, as_json: 
         message = "say what to retry"
         raise UsageError(message, hint=f"mlbatch retry {job} --quarantined")
     session = Session.open(profile)
-    ended = retry(session.job(job), session.tools(at_work=True))
-    tell(_retry_facts(job, ended), _retry_text(ended), as_json=as_json)
-    return ExitCode.QUARANTINED if ended and ended.totals.quarantined else ExitCode.DONE
+    declared, tools = session.job(job), session.tools(at_work=True)
+    ended = retry(declared, tools)
+    keyless = 0 if ended else without_key(declared, tools)
+    tell(_retry_facts(job, ended, keyless), _retry_text(job, ended, keyless), as_json=as_json)
+    return ExitCode.QUARANTINED if keyless or _left_aside(ended) else ExitCode.DONE
 
 
-def _retry_facts(job: str, ended: Inference | None) -> dict[str, object]:
+def _left_aside(ended: Inference | None) -> int:
+    return ended.totals.quarantined if ended else 0
+
+
+def _retry_facts(job: str, ended: Inference | None, keyless: int) -> dict[str, object]:
     return {
         "schema": "mlbatch.retry/1",
         "ok": True,
@@ -121,13 +127,17 @@ def _retry_facts(job: str, ended: Inference | None) -> dict[str, object]:
         "run": ended.run.run_id if ended else None,
         "rows_read": ended.totals.expected if ended else 0,
         "rows_written": ended.totals.written if ended else 0,
-        "rows_quarantined": ended.totals.quarantined if ended else 0,
+        "rows_quarantined": _left_aside(ended),
+        "rows_without_key": keyless,
         "parts_quarantined": [asdict(part) for part in ended.parts_aside] if ended else [],
         "nothing_to_do": ended is None,
     }
 
 
-def _retry_text(ended: Inference | None) -> str:
+def _retry_text(job: str, ended: Inference | None, keyless: int) -> str:
+    if keyless:
+        rows = f"{counted(keyless, 'row')} without a key, by which it could be tried again"
+        return f"Nothing was tried again: the last finished run set aside {rows} (see mlbatch show {job})."
     if ended is None:
         return "Nothing to do: the last finished run set no row aside."
     totals = ended.totals

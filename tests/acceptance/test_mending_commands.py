@@ -222,6 +222,16 @@ def test_a_quarantined_row_is_tried_again_until_it_is_mended(served, mlbatch):
     assert (facts["nothing_to_do"], facts["run"]) == (True, None)
 
 
+def test_rows_without_a_key_are_told_where_nothing_else_is_to_be_tried_again(served, mlbatch):
+    load(served, [note(951) | {"id": None}])
+    mlbatch("run", "toy", "--mode", "infer", code=4)
+    told = mlbatch("retry", "toy", "--quarantined", code=4).stdout
+    assert "1 row without a key" in told
+    assert "mlbatch show toy" in told
+    facts = json.loads(mlbatch("retry", "toy", "--quarantined", "--json", code=4).stdout)
+    assert (facts["rows_without_key"], facts["nothing_to_do"], facts["run"]) == (1, True, None)
+
+
 def test_a_run_that_was_killed_is_told_by_every_command_and_finished_by_the_next(served, mlbatch):
     load(served, [note(number) for number in range(300, 320)])
     killed_at(served, "after_adopt", "run", "toy", "--mode", "infer")

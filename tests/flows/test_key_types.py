@@ -112,6 +112,20 @@ def test_a_key_that_no_query_can_name_is_mended_by_reading_everything(tmp_path):
     assert switch(harness.job, harness.tools).inspection.rescored == 1
 
 
+def test_the_empty_text_is_a_key_and_no_missing_one(harness_of):
+    harness = harness_of(job_of(str, ("thing",)))
+    put(harness, str, ["a", "b"], "good")
+    put(harness, str, ["", None], "!nan", instead_of="text")
+    assert harness.infer().totals.quarantined == 2
+    harness.given_model(Obedient())
+    switched = switch(harness.job, harness.tools)
+    assert (switched.set_aside, switched.inspection.rescored) == (1, 2)
+    assert retry(harness.job, harness.tools).totals.quarantined == 1
+    put(harness, str, [""], "good")
+    assert retry(harness.job, harness.tools).totals.written == 1
+    assert told(harness) == dict.fromkeys(["", "a", "b"], "good")
+
+
 def told(harness):
     return {row["thing"]: row["label"] for row in harness.rows()}
 

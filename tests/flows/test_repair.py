@@ -29,7 +29,7 @@ from mlbatch.errors import (
 from mlbatch.job import Limits
 from mlbatch.ledger import RunKind, RunState
 from mlbatch.reconciliation import compare
-from mlbatch.repair import reconcile, retry
+from mlbatch.repair import reconcile, retry, without_key
 from mlbatch.testing import JobHarness
 
 
@@ -433,6 +433,15 @@ def test_nothing_to_retry(harness):
     assert retry(Toy, harness.tools) is None
     harness.notes(notes(3)).infer()
     assert retry(Toy, harness.tools) is None
+
+
+def test_rows_without_a_key_are_counted_and_not_tried_again(harness, monkeypatch):
+    harness.notes([*notes(3), note(None, "good"), note(None, "bad")], key="text").infer()
+    assert retry(Toy, harness.tools) is None
+    assert without_key(Toy, harness.tools) == 2
+    # Behind more of them than are looked at may be one that has a key.
+    monkeypatch.setattr("mlbatch.repair.MAX_KEYS", 1)
+    assert retry(Toy, harness.tools).run.new.kind is RunKind.FULL
 
 
 def tables(source, table):

@@ -57,7 +57,7 @@ def test_a_key_that_is_none_comes_before_whatever_else_is_wrong_with_its_row():
     columns = [TEXT, Column("name", pa.string(), "x")]
     found = judge_input(batch, columns, ("name", "number"), 10)
     assert reasons(found) == {
-        0: "not_utf8", 1: "not_utf8", 2: "out_of_range", 3: "missing_key",
+        0: "key_not_utf8", 1: "key_not_utf8", 2: "out_of_range", 3: "missing_key",
     }  # fmt: skip
 
 

@@ -32,8 +32,7 @@ def test_a_key_is_read_back_from_its_text(typed):
     told = texts(pa.RecordBatch.from_arrays(columns, names), names).to_pylist()
     assert told == [text(key) for key in keys]
     for one, key in zip(told, keys, strict=True):
-        whole = one and len(one) < TEXT_CHARACTERS
-        assert parsed(one, kinds) == (key if whole else None)
+        assert parsed(one, kinds) == (key if len(one) < TEXT_CHARACTERS else None)
 
 
 def test_keys_of_one_column_are_their_own_text():
@@ -54,6 +53,12 @@ def test_a_key_that_no_table_can_hold_has_no_text():
 @pytest.mark.parametrize("told", ["", "1", "1/2/3", "x/2", "1/" + "y" * 253])
 def test_what_is_no_key_tells_none(told):
     assert parsed(told, [pa.int64(), pa.string()]) is None
+
+
+def test_the_empty_text_is_a_key_of_one_text_column_alone():
+    assert parsed("", [pa.string()]) == ("",)
+    for kind in (pa.int64(), pa.bool_(), pa.date32(), pa.timestamp("us")):
+        assert parsed("", [kind]) is None
 
 
 def test_what_older_versions_wrote_is_read_too():

@@ -187,10 +187,13 @@ def test_a_part_that_is_given_up_counts_at_once():
 
 
 @pytest.mark.parametrize(
-    ("how", "reason", "left"),
-    [(Surrender.KEYS, "part_killed_worker", [2]), (Surrender.UNREAD, "part_unreadable", [1, 2, 3])],
+    ("how", "reasons", "left"),
+    [
+        (Surrender.KEYS, {"part_killed_worker", "missing_key"}, [2]),
+        (Surrender.UNREAD, {"part_unreadable"}, [1, 2, 3]),
+    ],
 )
-def test_the_rest_of_a_part_is_quarantined_and_loses_its_predictions(tmp_path, how, reason, left):
+def test_the_rest_of_a_part_is_quarantined_and_loses_its_predictions(tmp_path, how, reasons, left):
     """Rows 1, 2 and 3 are predicted; 2 was read before the part was given up."""
     sink, storage = SqliteSink(tmp_path / "outputs.db"), FolderStorage(tmp_path)
     part = part_of(storage, [2, 3, None, 1])
@@ -208,7 +211,7 @@ def test_the_rest_of_a_part_is_quarantined_and_loses_its_predictions(tmp_path, h
         set_part_aside(PartTask(0, surrender=how), session, storage, Toy)
     totals = check_conservation(ledger.parts("r1"))
     assert (totals.written, totals.quarantined) == (1, 3)
-    assert {row.reason for row in ledger.quarantined("r1", 10)} == {reason}
+    assert {row.reason for row in ledger.quarantined("r1", 10)} == reasons
     assert ids(sink) == left
 
 

@@ -130,6 +130,10 @@ def test_a_row_that_kills_is_set_aside_unseen():
     assert (commit.low, commit.high, commit.upserts.num_rows) == (40, 41, 0)
     assert commit.deletes["note_id"].to_pylist() == [5]
     assert [str(row) for row in commit.quarantined] == ["5: killed_worker, the worker died on it"]
+    # Nothing but its reason tells that the empty text is no key.
+    commit = replace(SCORER, model=None).set_aside(batch([(None, "good", DAY, None)]), 2, 40)
+    told = "row 40: missing_key, note_id is NULL; the worker died on it"
+    assert [str(row) for row in commit.quarantined] == [told]
 
 
 def lines(books, texts, at, *, number=None):
@@ -150,11 +154,11 @@ def scored(rows):
     return replace(SCORER, job=LineJob).score(rows, 0, 0)
 
 
-@bad_input(49, outcome=QUARANTINED, says="not_utf8")
+@bad_input(49, outcome=QUARANTINED, says="key_not_utf8")
 def test_49_a_key_that_is_not_utf8_costs_its_own_row_alone():
     late = DAY + timedelta(hours=1)
     commit = scored(lines([b"\xff", b"a", b"a"], [None, b"good", b"odd"], [DAY, late, DAY]))
-    assert [(row.row_offset, row.reason) for row in commit.quarantined] == [(0, "not_utf8")]
+    assert [(row.row_offset, row.reason) for row in commit.quarantined] == [(0, "key_not_utf8")]
     assert (commit.upserts["book"].to_pylist(), commit.filtered) == (["a"], 1)
     assert commit.deletes.num_rows == 0
 

@@ -10,6 +10,7 @@ from mlbatch.connectors.database.store import Store, put
 from mlbatch.connectors.database.tables import ACTIVE, GENERATION, LEASE, QUARANTINE, RUN
 from mlbatch.errors import TemporaryError
 from mlbatch.generation import FIRST, Active, Generation, GenerationState, beside, number
+from mlbatch.keys import is_known
 from mlbatch.ledger import Lease, RunKind, RunState, taken_over
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from mlbatch.ledger import NewRun
 
 
+_OF_KEYS = ("part_no", "row_offset", "entity_key", "reason")
 PAGE_ROWS = 10_000
 """Of the quarantine, in memory at once."""
 
@@ -65,7 +67,8 @@ class GenerationStore(Store):
             until = clock if run.state == RunState.DONE.value else None
             last = (-1, -1)
             while rows := self._quarantine_page(run.run_id, *last):
-                yield from ((row.entity_key, until) for row in rows if row.entity_key)
+                known = [row.entity_key for row in rows if is_known(row.entity_key, row.reason)]
+                yield from ((key, until) for key in known)
                 last = rows[-1].part_no, rows[-1].row_offset
 
     def _quarantine_page(
@@ -75,7 +78,7 @@ class GenerationStore(Store):
         of_run = QUARANTINE.c.run_id == run_id
         same = (QUARANTINE.c.part_no == part_no) & (QUARANTINE.c.row_offset > row_offset)
         query = (
-            select(QUARANTINE.c.part_no, QUARANTINE.c.row_offset, QUARANTINE.c.entity_key)
+            select(*(QUARANTINE.c[name] for name in _OF_KEYS))
             .where(of_run, or_(QUARANTINE.c.part_no > part_no, same))
             .order_by(QUARANTINE.c.part_no, QUARANTINE.c.row_offset)
             .limit(PAGE_ROWS)
