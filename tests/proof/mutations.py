@@ -165,7 +165,7 @@ MUTANTS = (
            "if not answers.good and", "if False and",
            f"{BROKEN}::test_a_model_that_predicts_nothing_takes_nothing_from_the_table"),
     Mutant("limits are checked after the commit only", "mlbatch/worker.py",
-           "        check_limit(job, self._aside, self._rows_of_run)\n", "",
+           "        check_limit(job, self._aside, self._allowance, self._keys)\n", "",
            f"{BROKEN}::test_a_batch_beyond_the_limit_is_not_committed"),
     Mutant("rows are blamed for a full machine", "mlbatch/scoring.py",
            "if short is None or", "if True or",
