@@ -53,18 +53,20 @@ def complete(job: type[Job], tools: Tools, generation: str, pin: ModelPin) -> in
     prediction because they were quarantined. Raises TemporaryError where something else is
     wanting that does not go away.
     """
-    for _ in range(MEND_ROUNDS):
-        found = _wanting(job, tools, generation, pin.version)
-        if not (found.wanting.count or found.gone.count):
-            return found.set_aside.count
+    found, left = _wanting(job, tools, generation, pin.version), MEND_ROUNDS
+    while found.wanting.count or found.gone.count:
         told = f"{found.wanting.count} rows wanting, {found.gone.count} surplus"
+        if not left:
+            name = standing(job, generation).name
+            message = f"{name} lacks rows however often they are predicted: {told}"
+            raise TemporaryError(message, hint="`mlbatch show` names quarantined rows; start again")
         tools.notify("verify", f"{generation}: {told}; they are predicted again")
         for request in mending(job, found):
             infer(job, request, tools, model=str(pin.version), generation=generation)
-    message = (
-        f"{standing(job, generation).name} lacks rows however often they are predicted: {told}"
-    )
-    raise TemporaryError(message, hint="`mlbatch show` names quarantined rows; start again")
+        before, found = found, _wanting(job, tools, generation, pin.version)
+        # A comparison names so many keys: more surplus rows than that go in several rounds.
+        left -= found.gone.count >= before.gone.count
+    return found.set_aside.count
 
 
 def _wanting(job: type[Job], tools: Tools, generation: str, version: int) -> Differences:

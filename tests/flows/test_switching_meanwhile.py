@@ -51,6 +51,30 @@ def test_late_rows_are_found_on_the_way_back(harness):
     assert labels(harness)[901] == "bad"
 
 
+def delete_in_source(harness, *numbers):
+    with harness.tools.warehouse._connected() as connection:
+        connection.execute(f"DELETE FROM notes WHERE id IN ({', '.join(map(str, numbers))})")
+
+
+@pytest.mark.parametrize("gone", [3, 12, 17])
+def test_more_rows_than_a_look_names_are_removed_in_several_rounds(harness, monkeypatch, gone):
+    monkeypatch.setattr("mlbatch.reconciliation.NAMED", 4)
+    numbers = range(1, gone + 1)
+    before(monkeypatch, "complete", lambda: delete_in_source(harness, *numbers))
+    switch(Toy, harness.tools)
+    assert list(labels(harness)) == list(range(gone + 1, 26))
+
+
+def test_what_no_mending_mends_ends_the_switch(harness, monkeypatch):
+    before(monkeypatch, "complete", lambda: delete_in_source(harness, 3))
+    looks = []
+    monkeypatch.setattr("mlbatch.inspection.mending", lambda *_: looks.append(1) or [])
+    with pytest.raises(TemporaryError, match="predicted: 0 rows wanting, 1 surplus"):
+        switch(Toy, harness.tools)
+    assert len(looks) == 3
+    assert versions(harness) == {1}
+
+
 def test_a_run_that_is_finished_on_the_way_back_is_not_the_last_one(harness, monkeypatch):
     """It was of the day when it began."""
     harness.notes(notes(30, start=100))
