@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from datetime import datetime
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +26,9 @@ class Distance:
     """Greatest difference of the scores' cumulative shares, after Kolmogorov and Smirnov."""
     changed: float
     """Share of the keys that both have whose label is another one."""
+    rows_before: int = field(default=0, compare=False)
+    lacking: int = field(default=0, compare=False)
+    """Of these, rows whose key the other has not."""
 
 
 def distance(
@@ -33,34 +37,52 @@ def distance(
     key: tuple[str, ...],
     label: str,
     score: str,
+    *,
+    until: datetime | None = None,
 ) -> Distance:
-    """Compare two tables of predictions; an empty one is as far as can be from one with rows."""
+    """Compare two tables of predictions; an empty one is as far as can be from one with rows.
+
+    ``after`` lacks nothing that changed later than ``until``, naive UTC.
+    """
     one, other = _Counts(), _Counts()
-    common = changed = 0
+    common = changed = lacking = 0
     for old, new in together((before, after), key):
         one.add(old[label], old[score])
         other.add(new[label], new[score])
-        both = _both(old, new, key, label)
+        both, without = _both(old, new, key, label)
+        lacking += _older(without, until).num_rows
         common += both.num_rows
         changed += pc.sum(pc.not_equal(both[label], both[_AFTER])).as_py() or 0
     if not (one.rows and other.rows):
         apart = float(one.rows != other.rows)
-        return Distance(apart, apart, 0.0)
+        return Distance(apart, apart, 0.0, one.rows, lacking)
     return Distance(
         _shares_apart(one, other),
         _cumulated_apart(one, other),
         changed / common if common else 0.0,
+        one.rows,
+        lacking,
     )
 
 
 _AFTER = "mlbatch_after"
 
 
-def _both(before: pa.Table, after: pa.Table, key: tuple[str, ...], label: str) -> pa.Table:
+def _both(
+    before: pa.Table, after: pa.Table, key: tuple[str, ...], label: str
+) -> tuple[pa.Table, pa.Table]:
+    """The rows of ``before`` whose key ``after`` has, with its label, and the others."""
     renamed = after.select([*key, label]).rename_columns([*key, _AFTER])
-    return before.select([*key, label]).join(
-        renamed, list(key), join_type="inner", use_threads=False
-    )
+    joined = before.join(renamed, list(key), join_type="left outer", use_threads=False)
+    has = pc.is_valid(joined[_AFTER])
+    return joined.filter(has), joined.filter(pc.invert(has))
+
+
+def _older(rows: pa.Table, until: datetime | None) -> pa.Table:
+    if until is None:
+        return rows
+    at = rows["src_updated_at"]
+    return rows.filter(pc.less_equal(at, pa.scalar(until, at.type)))
 
 
 @dataclass(slots=True)

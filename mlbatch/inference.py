@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from mlbatch.allowance import RepairMeasure
 from mlbatch.creation import Probe, count_window, create_run
 from mlbatch.errors import ConservationError, MlbatchError, RunFailed
 from mlbatch.failpoint import reach
@@ -255,7 +256,8 @@ def _write(
     if run.state is RunState.PLANNED:
         run = ledger.advance(run, RunState.WRITING)
     work = PartWorker(job, run, table, tools.sink, tools.storage, load, tools.limits)
-    nurse = Nurse(job, run, ledger, tools.notify, trial_by(tools.engine, work))
+    measure = RepairMeasure(run, table, tools.sink) if run.new.kind is RunKind.REPAIR else None
+    nurse = Nurse(job, run, ledger, tools.notify, trial_by(tools.engine, work), measure)
     waiting = nurse.tasks()
     seconds: dict[str, float] = {}
     for outcome in tools.engine.run(work, waiting, nurse.on_death, isolated=resumed):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
@@ -18,7 +19,16 @@ from mlbatch.ledger import ModelPin
 from mlbatch.pinning import loader
 from mlbatch.planner import Repair, Request
 from mlbatch.reconciliation import Differences, Keys
-from mlbatch.repair import compared, excused, mending, nameable, pieces, read_beside
+from mlbatch.repair import (
+    compared,
+    excused,
+    mending,
+    most_deletes,
+    nameable,
+    pieces,
+    read_beside,
+    refusal,
+)
 from mlbatch.scoring import Scorer
 from mlbatch.table import OutputTable
 from mlbatch.tools import Tools
@@ -27,6 +37,7 @@ from mlbatch.window import EARLIEST
 SAMPLE_ROWS = 1_000
 SAME_SCORE = 1e-9
 MEND_ROUNDS = 3
+ANY_NUMBER = sys.maxsize
 TOLD = 5
 """Keys that a refusal names."""
 
@@ -41,30 +52,52 @@ class Inspection:
     distance: Distance
 
 
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How far a generation may be from what serves."""
+
+    labels: float
+    """Share of labels that may move."""
+    deletes: int | None = None
+    """Rows of what serves that it may lack; None, as many as `reconcile` removes at once."""
+    set_aside: int = 0
+    """Rows that it lacks because they were quarantined."""
+
+
 def standing(job: type[Job], generation: str) -> OutputTable:
     """The job's table, under the name of a generation that does not serve."""
     return replace(job.output.table, name=beside(job.output.table.name, generation))
 
 
-def complete(job: type[Job], tools: Tools, generation: str, pin: ModelPin) -> int:
+def complete(
+    job: type[Job], tools: Tools, generation: str, pin: ModelPin, max_deletes: int | None = None
+) -> int:
     """Compare a generation with the source, and predict what its deltas cannot have seen.
 
     Rows that changed after its watermark are the next delta's. Returns how many rows have no
     prediction because they were quarantined. Raises TemporaryError where something else is
-    wanting that does not go away.
+    wanting that does not go away; GateRefused, before anything is mended, where the source lost more
+    rows than ``max_deletes``, which are as many as `reconcile` removes at once by default.
     """
-    for _ in range(MEND_ROUNDS):
-        found = _wanting(job, tools, generation, pin.version)
-        if not (found.wanting.count or found.gone.count):
-            return found.set_aside.count
+    found, left = _wanting(job, tools, generation, pin.version), MEND_ROUNDS
+    limit = most_deletes(found.table_rows) if max_deletes is None else max_deletes
+    while found.wanting.count or found.gone.count:
+        refused = refusal(found, limit)
+        if refused:
+            raise refused
         told = f"{found.wanting.count} rows wanting, {found.gone.count} surplus"
+        if not left:
+            name = standing(job, generation).name
+            message = f"{name} lacks rows however often they are predicted: {told}"
+            raise TemporaryError(message, hint="`mlbatch show` names quarantined rows; start again")
         tools.notify("verify", f"{generation}: {told}; they are predicted again")
         for request in mending(job, found):
             infer(job, request, tools, model=str(pin.version), generation=generation)
-    message = (
-        f"{standing(job, generation).name} lacks rows however often they are predicted: {told}"
-    )
-    raise TemporaryError(message, hint="`mlbatch show` names quarantined rows; start again")
+        before, found = found, _wanting(job, tools, generation, pin.version)
+        # A comparison names so many keys: more surplus rows than that go in several rounds.
+        left -= found.gone.count >= before.gone.count
+        limit -= len(before.gone.first)
+    return found.set_aside.count
 
 
 def _wanting(job: type[Job], tools: Tools, generation: str, version: int) -> Differences:
@@ -77,11 +110,12 @@ def _wanting(job: type[Job], tools: Tools, generation: str, version: int) -> Dif
 
 
 def inspect(
-    job: type[Job], tools: Tools, generation: str, pin: ModelPin, limit: float
+    job: type[Job], tools: Tools, generation: str, pin: ModelPin, bounds: Bounds
 ) -> Inspection:
     """Rescore a sample, and compare with what serves now; GateRefused where either is amiss."""
     table = standing(job, generation)
-    rows, sample, apart = _looked_over(job, tools, table)
+    rows, sample, apart = _looked_over(job, tools, generation)
+    _check_rows(job, table, apart, bounds)
     rescored, unequal = _rescore(job, tools, sample, pin)
     if unequal:
         # Their source may have changed without its time, which no delta sees. It is not the model
@@ -90,7 +124,7 @@ def inspect(
         for piece in pieces(job, Repair(unequal, (), reason)):
             request = Request(repair=piece)
             infer(job, request, tools, model=str(pin.version), generation=generation)
-        rows, sample, apart = _looked_over(job, tools, table)
+        rows, sample, apart = _looked_over(job, tools, generation)
         rescored, unequal = _rescore(job, tools, sample, pin)
     if unequal:
         named = ", ".join(text(key) for key in unequal[:TOLD])
@@ -98,23 +132,41 @@ def inspect(
             f"{len(unequal)} of {rescored} rows of {table.name} come out otherwise now: {named}"
         )
         raise GateRefused(message, hint="a model must answer the same row alike each time")
-    if apart.labels > limit:
-        message = (
-            f"{apart.labels:.1%} of the labels of {table.name} are others than in "
-            f"{job.output.table.name}, more than {limit:.1%}"
-        )
-        hint = f"look at {table.name}; --max-distance {apart.labels:.2g} or more lets it pass"
-        raise GateRefused(message, hint=hint)
+    _check_labels(job, table, apart, bounds)
     return Inspection(rows, rescored, apart)
 
 
-def _looked_over(
-    job: type[Job], tools: Tools, table: OutputTable
-) -> tuple[int, pa.Table, Distance]:
-    """How many rows ``table`` has, a sample of them, and how far they are from what serves."""
+def _check_rows(job: type[Job], table: OutputTable, apart: Distance, bounds: Bounds) -> None:
+    """Raise GateRefused where the source was probably lost, which readers must not see."""
+    lost = apart.lacking - bounds.set_aside
+    most = most_deletes(apart.rows_before) if bounds.deletes is None else bounds.deletes
+    if lost > most:
+        message = (
+            f"{lost:,} of {apart.rows_before:,} rows of {job.output.table.name} have none in "
+            f"{table.name}, more than {most:,} may go at once"
+        )
+        hint = f"look at the source; --max-deletes {lost} or more lets it pass"
+        raise GateRefused(message, hint=hint)
+
+
+def _check_labels(job: type[Job], table: OutputTable, apart: Distance, bounds: Bounds) -> None:
+    if apart.labels > bounds.labels:
+        message = (
+            f"{apart.labels:.1%} of the labels of {table.name} are others than in "
+            f"{job.output.table.name}, more than {bounds.labels:.1%}"
+        )
+        hint = f"look at {table.name}; --max-distance {apart.labels:.2g} or more lets it pass"
+        raise GateRefused(message, hint=hint)
+
+
+def _looked_over(job: type[Job], tools: Tools, generation: str) -> tuple[int, pa.Table, Distance]:
+    """How many rows a generation has, a sample of them, and how far they are from what serves."""
+    table = standing(job, generation)
     sampler = _Sampler(tools.sink.rows(table))
     before = tools.sink.rows(job.output.table)
-    apart = distance(before, sampler.through(), table.key, table.label, table.score)
+    # What changed since then is its next delta's, and may be there already in what serves.
+    until = excused(job, tools, generation).changed_after or EARLIEST
+    apart = distance(before, sampler.through(), table.key, table.label, table.score, until=until)
     return sampler.rows, sampler.sample(), apart
 
 

@@ -96,7 +96,8 @@ class Limits:
     """What one row, and one run, may do before it is set aside or stopped."""
 
     quarantined_share: float = 0.01
-    """Share of a run's rows that may be quarantined before the run fails."""
+    """Share of a run's rows that may be quarantined before the run fails; of a repair, of its table's
+    rows, and those that were set aside before do not count."""
     quarantined_rows: int = 10
     """Rows that may be quarantined whatever their share, so that one bad row fails no small delta."""
     quarantined_parts: int = 1

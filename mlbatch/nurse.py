@@ -17,10 +17,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NoReturn
 
+from mlbatch.allowance import Allowance, RepairMeasure, check_limit, no_more
 from mlbatch.engine import Engine, PartOutcome, PartTask, Surrender, WorkerDied
 from mlbatch.errors import QuarantineLimitError, RunFailed, TemporaryError
 from mlbatch.ledger import PartState, Run, Strikes
-from mlbatch.worker import MOST_BATCH_ROWS, check_limit, no_more
+from mlbatch.worker import MOST_BATCH_ROWS
 
 if TYPE_CHECKING:
     from mlbatch.job import Job
@@ -67,9 +68,16 @@ class Nurse:
     """Looks after the parts of one run, from one start of it on."""
 
     def __init__(
-        self, job: type[Job], run: Run, ledger: Ledger, notify: Notify, trial: Trial
+        self,
+        job: type[Job],
+        run: Run,
+        ledger: Ledger,
+        notify: Notify,
+        trial: Trial,
+        repair: RepairMeasure | None = None,
     ) -> None:
         """``ledger`` tells how far a part had come when its worker died, and remembers the death."""
+        self._repair = repair
         self._job, self._run, self._ledger, self._notify = job, run, ledger, notify
         self._trial, self._predicts = trial, False
         self._begun = ledger.parts(run.run_id)
@@ -171,6 +179,7 @@ class Nurse:
         this = _aside(self._run.run_id, part, strikes)
         aside = [*self._aside.values(), this]
         lost, rows = sum(a.rows for a in aside), sum(p.rows_expected for p in parts)
+        rows = self._repair.rows(rows) if self._repair is not None else rows
         if self._job.limits.allows_parts(len(aside), len(parts), rows_aside=lost, rows=rows):
             return
         message = (
@@ -192,7 +201,7 @@ class Nurse:
         so_far = self._ledger.progress(self._run.run_id)
         self._notify("progress", f"{so_far.done:,} of {so_far.expected:,} rows")
         one_by_one = so_far.quarantined - sum(part.rows for part in self._aside.values())
-        check_limit(self._job, one_by_one, so_far.expected)
+        check_limit(self._job, one_by_one, Allowance(so_far.expected, self._repair))
 
 
 class _TrialLost(Exception):

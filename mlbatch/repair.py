@@ -71,11 +71,12 @@ def reconcile(
     found = _compared(job, tools, model)
     if dry_run or not (found.wanting.count or found.gone.count):
         return Reconciled(found)
-    limit = _most_deletes(found.table_rows) if max_deletes is None else max_deletes
+    limit = most_deletes(found.table_rows) if max_deletes is None else max_deletes
     return Reconciled(found, tuple(_mended(job, tools, found, model, limit)))
 
 
-def _most_deletes(rows: int) -> int:
+def most_deletes(rows: int) -> int:
+    """Of how many of a table's ``rows`` the source may have lost theirs, unless somebody says that it is meant."""
     return max(int(rows * DELETE_SHARE), min(FEW_DELETES, rows // 2))
 
 
@@ -84,7 +85,7 @@ def _mended(
 ) -> Iterator[Inference]:
     """Set ``found`` right; more vanished rows than one comparison names take several."""
     while found.wanting.count or found.gone.count:
-        refused = _refusal(found, limit)
+        refused = refusal(found, limit)
         # What the source has is right however much it lost.
         allowed = replace(found, gone=Found()) if refused else found
         for request in mending(job, allowed):
@@ -235,7 +236,8 @@ def _read_once(
                 yield from read_part(file, part, schema, batch_rows=READ_ROWS)
 
 
-def _refusal(found: Differences, limit: int) -> GateRefused | None:
+def refusal(found: Differences, limit: int) -> GateRefused | None:
+    """The error where more rows than ``limit`` vanished from the source."""
     if found.gone.count > limit:
         message = (
             f"{found.gone.count:,} of {found.table_rows:,} predictions have no row in the source, "

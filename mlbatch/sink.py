@@ -168,13 +168,14 @@ class Ledger(Protocol):
         ...
 
     def keys_set_aside(
-        self, output_table: str, generation: str
+        self, output_table: str, generation: str, *, before: int | None = None
     ) -> Iterator[tuple[str, datetime | None]]:
         """The keys of rows that runs of a generation set aside, and the frozen clock of each run.
 
         Oldest run first, from the last one on that read everything and was finished: a row that was set
         aside before it was looked at anew. None instead of the clock of a run that is not DONE. Keys
         are as `keys.texts` tells them, cut to `keys.TEXT_CHARACTERS`, a page of them in memory at once.
+        ``before``, those of runs with a lower number only.
         """
         ...
 
@@ -247,6 +248,10 @@ class Sink(Protocol):
 
     def holds(self, table: str) -> bool:
         """Whether there is a table of this name."""
+        ...
+
+    def count(self, table: str) -> int:
+        """How many rows the table of this name has."""
         ...
 
     def drop(self, lease: Lease) -> None:

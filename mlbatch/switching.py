@@ -22,7 +22,7 @@ from mlbatch.generation import (
     number,
 )
 from mlbatch.inference import infer
-from mlbatch.inspection import Inspection, complete, inspect
+from mlbatch.inspection import ANY_NUMBER, Bounds, Inspection, complete, inspect
 from mlbatch.job import Job
 from mlbatch.leasing import leased
 from mlbatch.ledger import ModelPin, RunKind, RunState, served
@@ -66,12 +66,13 @@ def switch(
     *,
     model: str | None = None,
     max_distance: float | None = None,
+    max_deletes: int | None = None,
     request: Request = Request(),  # noqa: B008  a value
 ) -> Switched:
     """Fill a generation with ``model``, or the champion, look it over, and let it serve instead.
 
     Goes on with what an earlier call left. Raises GateRefused where the new predictions are not as
-    they must be, Busy while another process works on one of both tables, UsageError where there is
+    they must be, or lack more than ``max_deletes`` rows that serve now, Busy while another process works on one of both tables, UsageError where there is
     nothing to switch from, or where what is half built is of another model than the champion.
     """
     active, pin = _active(job, tools), resolve(job, model or CHAMPION, tools)
@@ -82,9 +83,10 @@ def switch(
     with leased(job, tools, generation) as lease:
         tools.sink.ledger().build(lease, pin.version)
     _fill(job, tools, generation, pin, request)
-    aside = complete(job, tools, generation, pin)
-    limit = job.limits.label_distance if max_distance is None else max_distance
-    inspection = inspect(job, tools, generation, pin, limit)
+    # Nobody reads it yet: that the source lost rows shows where it is compared with what serves.
+    aside = complete(job, tools, generation, pin, ANY_NUMBER)
+    labels = job.limits.label_distance if max_distance is None else max_distance
+    inspection = inspect(job, tools, generation, pin, Bounds(labels, max_deletes, aside))
     ended = _cut_over(job, tools, active, generation, pin)
     return replace(ended, inspection=inspection, set_aside=aside)
 
@@ -93,11 +95,13 @@ def roll_back(
     job: type[Job],
     tools: Tools,
     *,
+    max_deletes: int | None = None,
     request: Request = Request(),  # noqa: B008  a value
 ) -> Switched:
     """Let the generation before serve again, once its own model has brought it up to date.
 
-    Goes on with what an earlier call left. Raises UsageError where there is no generation before.
+    Goes on with what an earlier call left. Raises UsageError where there is no generation before,
+    GateRefused where the source lost more than ``max_deletes`` of its rows: none of them is removed then.
     """
     table, active = job.output.table.name, _active(job, tools)
     generations = tools.sink.ledger().generations(table)
@@ -109,7 +113,7 @@ def roll_back(
     pin = served(tools.sink.ledger().latest(table, generation))
     assert pin is not None  # noqa: S101  it has served
     _fill(job, tools, generation, pin, request)
-    aside = complete(job, tools, generation, pin)
+    aside = complete(job, tools, generation, pin, max_deletes)
     return replace(_cut_over(job, tools, active, generation, pin), set_aside=aside)
 
 

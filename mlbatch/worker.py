@@ -12,9 +12,10 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mlbatch.allowance import Allowance, RepairMeasure, check_limit
 from mlbatch.batches import read_part
 from mlbatch.engine import PartOutcome, PartTask
-from mlbatch.errors import QuarantineLimitError, RunFailed, SnapshotError
+from mlbatch.errors import RunFailed, SnapshotError
 from mlbatch.failpoint import reach
 from mlbatch.job import Job, required_schema
 from mlbatch.ledger import BatchCommit, Run, RunKind
@@ -61,12 +62,14 @@ class PartWorker:
             new = self.run.new
             scorer = Scorer(self.job, self.load(), new.model, self.run.run_no)
             # In a repair, rows may be marked as gone.
-            schema = required_schema(self.job, repairs=new.kind is RunKind.REPAIR)
+            repairs = new.kind is RunKind.REPAIR
+            schema = required_schema(self.job, repairs=repairs)
             if task.trial is not None:
                 return try_a_row(task, session, self.storage, scorer, schema, task.trial)
-            rows = self.run.rows_expected
+            measure = RepairMeasure(self.run, self.table, self.sink) if repairs else None
+            room = Allowance(self.run.rows_expected or 0, measure)
             return score_part(
-                task, session, self.storage, scorer, schema, limits=self.limits, rows_of_run=rows
+                task, session, self.storage, scorer, schema, limits=self.limits, allowance=room
             )
 
 
@@ -101,15 +104,15 @@ def score_part(
     *,
     batch_rows: int | None = None,
     limits: Limits = Limits(),  # noqa: B008  a value
-    rows_of_run: int | None = None,
+    allowance: Allowance | None = None,
 ) -> PartOutcome:
     """Bring one part from where its ledger row says it is to its end, in batches of ``batch_rows``.
 
     A batch is read while the one before is scored and the one before that is written; without
     ``batch_rows`` the part's bytes a row decide. ``limits`` say when to hold back. Raises Fenced when
     another process took the run over, SnapshotError when the part is no longer the adopted one,
-    QuarantineLimitError before the part alone sets more aside than the job allows a run of
-    ``rows_of_run``, RunFailed before it does so for a model that predicts nothing.
+    QuarantineLimitError before the part alone sets more aside than the job allows its run by
+    ``allowance``, RunFailed before it does so for a model that predicts nothing.
     Whatever is raised, committed batches stay and the rest can be resumed.
     """
     state = session.position(task.part_number)
@@ -120,7 +123,7 @@ def score_part(
         storage.open(part.file_uri, etag=part.etag) as file,
         WriteBehind(stages.timing("write", polite.commit)) as writer,
     ):
-        toll = _Toll(scorer, state.quarantined, rows_of_run or part.rows)
+        toll = _Toll(scorer, state.quarantined, allowance or Allowance(part.rows))
         ahead = _Ahead(task, scorer, stages, polite, writer, toll)
         while done < part.rows:
             stop, size = _next_stretch(task, done, part.rows, rows)
@@ -172,34 +175,33 @@ class _Toll:
     nurse adds them up after each.
     """
 
-    def __init__(self, scorer: Scorer, aside: int, rows_of_run: int) -> None:
+    def __init__(self, scorer: Scorer, aside: int, allowance: Allowance) -> None:
         self._job, self._answers = scorer.job, scorer.answers
-        self._aside, self._rows_of_run = aside, rows_of_run
+        self._aside, self._allowance = aside, allowance
+        self._keys: set[str] = set()
 
     def take(self, commit: BatchCommit) -> None:
         """Count ``commit``; raises QuarantineLimitError or RunFailed where it must not be."""
         answers, job = self._answers, self._job
-        if not answers.good and answers.failed > max(job.limits.quarantined_rows, UNPROVEN_ROWS):
+        self._aside += len(commit.quarantined)
+        if self._allowance.repair is not None:
+            # Few: a repair names its rows.
+            self._keys.update(row.key for row in commit.quarantined)
+        if not answers.good and self._loses(max(job.limits.quarantined_rows, UNPROVEN_ROWS)):
             message = (
                 f"{job.name}: the model predicts no row of part {commit.part_number}, "
                 f"{answers.failed:,} were tried; the first fault: {answers.first_fault}"
             )
             hint = "no row is to blame, and these keep what the table has of them: mend the model or predict"
             raise RunFailed(message, hint=hint)
-        self._aside += len(commit.quarantined)
-        check_limit(job, self._aside, self._rows_of_run)
+        check_limit(job, self._aside, self._allowance, self._keys)
 
-
-def check_limit(job: type[Job], aside: int, rows: int) -> None:
-    """QuarantineLimitError where so many rows set aside one by one are too many for a run of ``rows``."""
-    if not job.limits.allows(aside, rows):
-        message = f"{aside:,} of {rows:,} rows were quarantined"
-        raise QuarantineLimitError(message, hint=no_more(job))
-
-
-def no_more(job: type[Job]) -> str:
-    """The hint of a run that set too much aside."""
-    return f"mlbatch show {job.name} names the reasons; nothing more is written by this run"
+    def _loses(self, limit: int) -> bool:
+        """Whether more rows than ``limit`` would lose the prediction that they have, if the model is to blame."""
+        if self._answers.failed <= limit:
+            return False
+        repair = self._allowance.repair
+        return repair is None or repair.fresh(self._keys) > limit
 
 
 class _Polite:

@@ -31,6 +31,11 @@ from mlbatch.switching import Switched
     type=click.FloatRange(0, 1),
     help="Share of labels that may move; the job's limit, 0.2, by default.",
 )
+@click.option(
+    "--max-deletes",
+    type=click.IntRange(min=0),
+    help="Most rows whose loss by the source is meant; one in a hundred, or ten, by default.",
+)
 @click.option("--supersede", is_flag=True, help="Give an unfinished run up and start it anew.")
 @click.option("--accept-code-change", is_flag=True, help="Resume with code that has changed.")
 @click.option("--workers", type=click.IntRange(min=1), help="Processes; one per core by default.")
@@ -42,6 +47,7 @@ def switch_command(
     job: str,
     model: str | None,
     max_distance: float | None,
+    max_deletes: int | None,
     workers: int | None,
     as_json: bool,  # noqa: FBT001  click passes flags by name
     **request: Any,  # noqa: ANN401
@@ -62,7 +68,12 @@ def switch_command(
     if drop_kept:
         return _drop_kept(session, job, sure=sure)
     started = time.monotonic()
-    ended = _switched(session, job, model, max_distance, Request(**request), back=roll_back)
+    declared, tools = session.job(job), session.tools(at_work=True)
+    asked: dict[str, Any] = {"request": Request(**request), "max_deletes": max_deletes}
+    if roll_back:
+        ended = switching.roll_back(declared, tools, **asked)
+    else:
+        ended = switching.switch(declared, tools, model=model, max_distance=max_distance, **asked)
     seconds = time.monotonic() - started
     tell(_facts(job, ended, seconds), _text(job, ended, seconds), as_json=as_json)
     return ExitCode.QUARANTINED if ended.set_aside else ExitCode.DONE
@@ -81,23 +92,6 @@ def _drop_kept(session: Session, job: str, *, sure: bool) -> int:
     switching.drop_kept(declared, tools, generations)
     click.echo(f"Dropped {tables}.")
     return ExitCode.DONE
-
-
-def _switched(
-    session: Session,
-    job: str,
-    model: str | None,
-    max_distance: float | None,
-    request: Request,
-    *,
-    back: bool,
-) -> Switched:
-    declared, tools = session.job(job), session.tools(at_work=True)
-    if back:
-        return switching.roll_back(declared, tools, request=request)
-    return switching.switch(
-        declared, tools, model=model, max_distance=max_distance, request=request
-    )
 
 
 def _facts(job: str, ended: Switched, seconds: float) -> dict[str, object]:

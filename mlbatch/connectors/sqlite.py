@@ -105,6 +105,12 @@ class SqliteSink:
         with SqliteDatabase(self.path).reading() as connection:
             return inspect(connection).has_table(table)
 
+    def count(self, table: str) -> int:
+        """See `mlbatch.sink.Sink.count`."""
+        with _translated(self.path), closing(_connect(self.path)) as connection:
+            query = f"SELECT COUNT(*) FROM {quote_identifier(table)}"  # noqa: S608
+            return int(connection.execute(query).fetchone()[0])
+
     def drop(self, lease: Lease) -> None:
         """See `mlbatch.sink.Sink.drop`."""
         with SqliteDatabase(self.path).writing() as connection:

@@ -23,6 +23,7 @@ from mlbatch.errors import (
     DeclarationError,
     GateRefused,
     QuarantineLimitError,
+    RunFailed,
     SnapshotError,
     UsageError,
 )
@@ -255,8 +256,14 @@ def test_what_stays_in_quarantine_is_not_read_again_each_time(harness, monkeypat
 
 
 class Refusing(Obedient):
+    says = "!nan"
+
     def predict(self, batch):
-        return super().predict(batch.set_column(0, "text", pa.array(["!nan"] * len(batch))))
+        return super().predict(batch.set_column(0, "text", pa.array([self.says] * len(batch))))
+
+
+class Raising(Refusing):
+    says = "!raise"
 
 
 def test_a_mended_row_that_came_late_with_an_old_time_is_found(harness):
@@ -307,6 +314,80 @@ def test_quarantined_rows_are_tried_again(harness):
     assert (ended.totals.expected, ended.totals.written, ended.totals.quarantined) == (2, 1, 1)
     assert 50 in ids(harness)
     assert 51 not in ids(harness)
+
+
+@pytest.fixture(params=["sqlite", "mysql"])
+def kept_on(request, tmp_path):
+    sink = None
+    if request.param == "mysql":
+        sink = MysqlSink(request.getfixturevalue("mysql_address"))
+    return ToyHarness(Toy, tmp_path, sink=sink).given_model(Obedient())
+
+
+def many_bad(harness, text="!raise", count=20):
+    """A table of 2,000 rows and so many more that are set aside, which is allowed."""
+    bad = [note(n, text, minutes=n) for n in range(5_000, 5_000 + count)]
+    harness.notes([*notes(2_000), *bad])
+    assert harness.infer().totals.quarantined == count
+
+
+def test_rows_that_stay_bad_keep_no_late_row_from_being_mended(kept_on):
+    many_bad(kept_on)
+    kept_on.notes([note(900_000, "good and late", minutes=-9_000)])
+    for written in (1, 0):
+        done = reconcile(Toy, kept_on.tools)
+        assert (done.run.totals.written, done.run.totals.quarantined) == (written, 20)
+    assert 900_000 in ids(kept_on)
+
+
+@pytest.mark.parametrize(("text", "mended"), [("!nan", 5), ("!raise", 5), ("!raise", 0)])
+def test_rows_that_stay_bad_keep_no_mended_row_in_quarantine(kept_on, text, mended):
+    many_bad(kept_on, text)
+    kept_on.notes([note(n, "good now", minutes=n) for n in range(5_000, 5_000 + mended)])
+    for written in (mended, 0):
+        totals = retry(Toy, kept_on.tools).totals
+        assert (totals.written, totals.quarantined) == (written, 20 - mended)
+
+
+def stale(harness, count, text=None):
+    """So many rows changed back to an older time, the first 15 of them to ``text``."""
+    told = [text if text and n <= 15 else "good again" for n in range(1, count + 1)]
+    harness.notes([note(n, what, minutes=-9_000) for n, what in enumerate(told, 1)])
+
+
+def test_a_repair_is_held_to_the_limits_of_its_table(kept_on):
+    harness = kept_on.notes(notes(2_000))
+    harness.infer()
+    stale(harness, 100, "!nan")
+    done = reconcile(Toy, harness.tools)
+    assert (done.run.totals.written, done.run.totals.quarantined) == (85, 15)
+
+
+def test_a_repair_takes_no_more_from_its_table_than_that(harness, monkeypatch):
+    monkeypatch.setattr(harness, "_part_rows", 20_000)
+    harness.notes([*notes(1_000), note(5_000, "!nan")]).infer()
+    stale(harness, 100, "!nan")
+    wrong = r"15 rows that were not before were quarantined, in a table of 1,000"
+    with pytest.raises(QuarantineLimitError, match=wrong):
+        reconcile(Toy, harness.tools)
+    assert len(ids(harness)) == 1_000
+    # Nor does a model that predicts nothing, beside a row that was set aside before.
+    stale(harness, 30)
+    for broken in (Refusing(), Raising()):
+        monkeypatch.setattr(harness, "_predictor", broken)
+        with pytest.raises(RunFailed, match="predicts no row"):
+            reconcile(Toy, harness.tools)
+    assert len(ids(harness)) == 1_000
+
+
+def test_the_parts_of_a_repair_are_added_up(tmp_path, monkeypatch):
+    harness = ToyHarness(Toy, tmp_path, part_rows=5).given_model(Obedient())
+    monkeypatch.setattr(Toy, "limits", Limits(quarantined_rows=4))
+    harness.notes(notes(30)).infer()
+    harness.notes([note(n, "!nan" if n % 3 else "good", minutes=-9_000) for n in range(1, 16)])
+    wrong = r"[5-9] rows that were not before were quarantined, in a table of 2\d"
+    with pytest.raises(QuarantineLimitError, match=wrong):
+        reconcile(Toy, harness.tools)
 
 
 @pytest.fixture(params=["sqlite", "mysql"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from flows.test_switching import _interrupted, _with, labels, versions
 from sqlalchemy import inspect
@@ -10,8 +12,12 @@ from toy.job import Toy
 from toy.model import Obedient
 
 from mlbatch import switching
-from mlbatch.errors import TemporaryError
+from mlbatch.connectors.mysql.sink import MysqlSink
+from mlbatch.errors import GateRefused, TemporaryError
+from mlbatch.inference import infer
+from mlbatch.job import Limits
 from mlbatch.ledger import RunKind, RunState
+from mlbatch.planner import Request
 from mlbatch.repair import reconcile
 from mlbatch.switching import roll_back, switch
 
@@ -22,6 +28,17 @@ BACKFILL, DELTA = RunKind.BACKFILL, RunKind.DELTA
 def harness(tmp_path):
     """A table of model 1, and model 2 to switch to."""
     made = QuickHarness(Toy, tmp_path, part_rows=10).given_model(Obedient())
+    made.notes(notes(25)).infer()
+    return made.given_model(Obedient())
+
+
+@pytest.fixture(params=["sqlite", "mysql"])
+def either(request, tmp_path):
+    """The same on both databases."""
+    sink = None
+    if request.param == "mysql":
+        sink = MysqlSink(request.getfixturevalue("mysql_address"))
+    made = QuickHarness(Toy, tmp_path, part_rows=10, sink=sink).given_model(Obedient())
     made.notes(notes(25)).infer()
     return made.given_model(Obedient())
 
@@ -49,6 +66,81 @@ def test_late_rows_are_found_on_the_way_back(harness):
     harness.notes([note(901, "sad and late", minutes=-9_000)])
     roll_back(Toy, harness.tools)
     assert labels(harness)[901] == "bad"
+
+
+def delete_in_source(harness, *numbers):
+    with harness.tools.warehouse._connected() as connection:
+        connection.execute(f"DELETE FROM notes WHERE id IN ({', '.join(map(str, numbers))})")
+
+
+@pytest.mark.parametrize("gone", [3, 12, 17])
+def test_more_rows_than_a_look_names_are_removed_in_several_rounds(harness, monkeypatch, gone):
+    monkeypatch.setattr("mlbatch.reconciliation.NAMED", 4)
+    numbers = range(1, gone + 1)
+    before(monkeypatch, "complete", lambda: delete_in_source(harness, *numbers))
+    switch(Toy, harness.tools, max_deletes=gone)
+    assert list(labels(harness)) == list(range(gone + 1, 26))
+
+
+def test_a_source_that_lost_its_rows_is_not_switched_to(either):
+    delete_in_source(either, *range(1, 25))
+    lost = r"24 of 25 rows of mood have none in mood__g2, more than 10 may go at once"
+    with pytest.raises(GateRefused, match=lost) as caught:
+        switch(Toy, either.tools, max_distance=1.0)
+    assert "--max-deletes 24 or more lets it pass" in caught.value.hint
+    assert (len(labels(either)), versions(either)) == (25, {1})
+    # As many as reconcile would remove may go, and those that come back are found by the next delta.
+    either.notes(notes(15))
+    assert switch(Toy, either.tools, max_distance=1.0).inspection.rows == 16
+    assert list(labels(either)) == [*range(1, 16), 25]
+
+
+def test_a_source_whose_loss_is_meant_is_switched_to(harness):
+    delete_in_source(harness, *range(1, 25))
+    switch(Toy, harness.tools, max_distance=1.0, max_deletes=24)
+    assert (list(labels(harness)), versions(harness)) == ([25], {2})
+
+
+def test_a_source_that_lost_its_rows_does_not_take_the_way_back_with_it(either):
+    switch(Toy, either.tools)
+    delete_in_source(either, *range(1, 25))
+    either.notes([note(901, "sad and late", minutes=-9_000)])
+    with pytest.raises(GateRefused, match=r"24 of 25 predictions have no row .* more than 10 may"):
+        roll_back(Toy, either.tools)
+    kept = either.tools.sink.rows(replace(Toy.output.table, name="mood__g1"))
+    assert len(kept.read_all()) == 25
+    assert versions(either) == {2}
+    roll_back(Toy, either.tools, max_deletes=24)
+    assert (list(labels(either)), versions(either)) == ([25, 901], {1})
+
+
+def test_what_the_daily_run_has_read_meanwhile_is_not_lacking(harness, monkeypatch):
+    def a_daily_run():
+        harness.notes(notes(20, start=100))
+        infer(Toy, Request(), _with(harness.tools, Obedient()))
+
+    before(monkeypatch, "inspect", a_daily_run)
+    switch(Toy, harness.tools)
+    assert len(labels(harness)) == 45
+
+
+def test_rows_that_the_new_model_sets_aside_are_not_lacking(harness, monkeypatch):
+    monkeypatch.setattr(Toy, "limits", Limits(quarantined_rows=15))
+    texts = [note(n, "x" * 50, minutes=n) for n in range(101, 113)]
+    harness.notes(texts)
+    infer(Toy, Request(), _with(harness.tools, Obedient()))
+    monkeypatch.setattr(Toy, "limits", Limits(quarantined_rows=15, text_characters=49))
+    assert switch(Toy, harness.tools).set_aside == 12
+
+
+def test_what_no_mending_mends_ends_the_switch(harness, monkeypatch):
+    before(monkeypatch, "complete", lambda: delete_in_source(harness, 3))
+    looks = []
+    monkeypatch.setattr("mlbatch.inspection.mending", lambda *_: looks.append(1) or [])
+    with pytest.raises(TemporaryError, match="predicted: 0 rows wanting, 1 surplus"):
+        switch(Toy, harness.tools)
+    assert len(looks) == 3
+    assert versions(harness) == {1}
 
 
 def test_a_run_that_is_finished_on_the_way_back_is_not_the_last_one(harness, monkeypatch):

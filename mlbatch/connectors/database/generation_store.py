@@ -56,12 +56,12 @@ class GenerationStore(Store):
         return tuple(sorted(found, key=lambda generation: number(generation.name)))
 
     def keys_set_aside(
-        self, output_table: str, generation: str
+        self, output_table: str, generation: str, *, before: int | None = None
     ) -> Iterator[tuple[str, datetime | None]]:
         """See `mlbatch.sink.Ledger.keys_set_aside`."""
         with self._database.reading() as connection:
             runs = connection.execute(_setting_aside(output_table, generation)).all()
-        for run in runs:
+        for run in (run for run in runs if before is None or run.run_no < before):
             # The warehouse's clock may have been set back since the run before.
             clock = max(run.watermark_high, run.watermark_low or run.watermark_high)
             until = clock if run.state == RunState.DONE.value else None
@@ -115,7 +115,7 @@ def _setting_aside(output_table: str, generation: str) -> Select[Any]:
     done = RUN.c.state == RunState.DONE.value
     first = select(func.coalesce(func.max(RUN.c.run_no), 0)).where(here, everything, done)
     return (
-        select(RUN.c.run_id, RUN.c.state, RUN.c.watermark_low, RUN.c.watermark_high)
+        select(RUN.c.run_no, RUN.c.run_id, RUN.c.state, RUN.c.watermark_low, RUN.c.watermark_high)
         .where(here, RUN.c.run_no >= first.scalar_subquery())
         .where(exists().where(QUARANTINE.c.run_id == RUN.c.run_id))
         .order_by(RUN.c.run_no)

@@ -108,11 +108,13 @@ class LedgerOnDemand(LedgerStore):
         return super().quarantined(run_id, limit) if self._has(QUARANTINE) else ()
 
     def keys_set_aside(
-        self, output_table: str, generation: str
+        self, output_table: str, generation: str, *, before: int | None = None
     ) -> Iterator[tuple[str, datetime | None]]:
         """See `mlbatch.sink.Ledger.keys_set_aside`."""
         has_any = self._has(QUARANTINE) and self._has(RUN)
-        return super().keys_set_aside(output_table, generation) if has_any else iter(())
+        if not has_any:
+            return iter(())
+        return super().keys_set_aside(output_table, generation, before=before)
 
     def watermark(self, job: str, generation: str) -> Watermark | None:
         """See `mlbatch.sink.Ledger.watermark`."""

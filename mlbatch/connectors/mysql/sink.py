@@ -114,6 +114,14 @@ class MysqlSink:
         with MysqlDatabase(self.address).reading() as connection:
             return inspect(connection).has_table(table)
 
+    def count(self, table: str) -> int:
+        """See `mlbatch.sink.Sink.count`."""
+        with (
+            translated(self.address),
+            closing(connect_to_writer(self.address, answer_seconds=ADD_UP_SECONDS)) as connection,
+        ):
+            return int(scalar(connection, statements.count(table)))
+
     def drop(self, lease: Lease) -> None:
         """See `mlbatch.sink.Sink.drop`."""
         from mlbatch.connectors.database.migration import drop_beside  # noqa: PLC0415

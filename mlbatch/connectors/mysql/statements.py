@@ -108,6 +108,11 @@ def select(table: OutputTable, *, of_run: bool) -> str:
     return f"SELECT {names} FROM {name}{where} ORDER BY {_names(table.key)}"  # noqa: S608
 
 
+def count(table: str) -> str:
+    """All rows of the table of this name."""
+    return f"SELECT COUNT(*) FROM {quote_identifier(table)}"  # noqa: S608
+
+
 def checksum(table: OutputTable) -> str:
     """Rows of a run, and `mlbatch.checksum.checksum` of them, computed where they are."""
     cells = ", ".join(_checked(table, name) for name in table.checked)
