@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mlbatch.errors import QuarantineLimitError
-from mlbatch.keys import TEXT_CHARACTERS
-from mlbatch.quarantine import KILLED, UNREADABLE
+from mlbatch.keys import TEXT_CHARACTERS, UNREADABLE
+from mlbatch.quarantine import KILLED
 
 if TYPE_CHECKING:
     from mlbatch.job import Job

@@ -84,6 +84,7 @@ def preview(job: type[Job], request: Request, tools: Tools) -> Preview:
     ledger = tools.sink.ledger()
     request, serving = _checked(request, tools), ledger.serving(job.output.table.name)
     facts = _facts(job, request, serving, ledger, tools)
+    _require_table(job.output.table.name, request, facts, tools)
     champion = tools.tracking.resolve(job.name)
     plan = decide(request, facts, job.delta)
     model, idle = served(facts.runs), not plan.is_new
@@ -115,8 +116,9 @@ def infer(
     request, ledger, pin = _checked(request, tools), tools.sink.ledger(), None
     with leased(job, tools, generation) as lease:
         like = job.output.table.name if lease.beside else None
-        way = tools.sink.prepare(table_of(job, lease), like)
         facts = _facts(job, request, lease.generation, ledger, tools)
+        _require_table(lease.table, request, facts, tools)
+        way = tools.sink.prepare(table_of(job, lease), like)
         plan = decide(request, facts, job.delta)
         if plan.is_new:
             plan, pin = _with_pin(job, plan, request, facts, tools, model)
@@ -128,6 +130,15 @@ def infer(
         if plan.done is not None:
             return Inference(plan, plan.done, Totals.of(ledger.parts(plan.done.run_id)), None, {})
         return _carry_out(job, plan, facts, lease, tools, pin)
+
+
+def _require_table(table: str, request: Request, facts: Facts, tools: Tools) -> None:
+    """Refuse to make a table anew that was dropped or lost: it would hold what one delta finds, and no more."""
+    finished = any(run.state is RunState.DONE for run in facts.runs)
+    if finished and not request.full and not tools.sink.holds(table):
+        message = f"the table {table} is gone, which finished runs have written"
+        hint = "restore it with its ledger, or make it anew from the whole source by --full"
+        raise RunFailed(message, hint=hint)
 
 
 def _with_pin(

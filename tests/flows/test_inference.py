@@ -17,8 +17,15 @@ from mlbatch import inference
 from mlbatch.connectors import sqlite
 from mlbatch.connectors.database.part_rows import part_state
 from mlbatch.connectors.sqlite import SqlitePartSession
-from mlbatch.errors import ConservationError, QuarantineLimitError, SnapshotError, UsageError
+from mlbatch.errors import (
+    ConservationError,
+    QuarantineLimitError,
+    RunFailed,
+    SnapshotError,
+    UsageError,
+)
 from mlbatch.ledger import RunKind, RunState
+from mlbatch.planner import Request
 
 
 def test_first_deploy_backfills_everything(harness):
@@ -50,6 +57,20 @@ def test_overlap_reads_rows_that_were_committed_late(harness):
     ended = harness.notes(late).infer()
     assert 900 in {row["note_id"] for row in harness.rows()}
     assert ended.probe.newer == 0
+
+
+def test_a_table_that_is_gone_is_not_made_anew_by_a_delta(harness):
+    harness.notes(notes(25)).infer()
+    with harness.tools.sink.ledger()._database.writing() as connection:
+        connection.exec_driver_sql("DROP TABLE mood")
+    harness.notes([note(40, "new", minutes=1501)])
+    for way in (inference.infer, inference.preview):
+        with pytest.raises(RunFailed, match="mood is gone, which finished runs have written"):
+            way(Toy, Request(), harness.tools)
+    assert not harness.tools.sink.holds("mood")
+    assert len(harness.tools.sink.ledger().runs("mood")) == 1
+    inference.infer(Toy, Request(full=True), harness.tools)
+    assert len(harness.rows()) == 26
 
 
 def test_deleted_rows_lose_their_prediction(harness):
