@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
@@ -16,6 +17,19 @@ from mlbatch.planner import Request
 from mlbatch.switching import Switched
 
 
+class _Share(click.FloatRange):
+    """A share from 0 to 1. NaN is none: nothing is more than it, so no limit would hold."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Refuse what click's own comparisons let through."""
+        share: float = super().convert(value, param, ctx)
+        if math.isnan(share):
+            self.fail(f"{value} is not a number from 0 to 1.", param, ctx)
+        return share
+
+
 @click.command("switch")
 @click.argument("job")
 @click.option(
@@ -28,7 +42,7 @@ from mlbatch.switching import Switched
 @click.option("--yes", is_flag=True, help="Do not ask before anything is dropped.")
 @click.option(
     "--max-distance",
-    type=click.FloatRange(0, 1),
+    type=_Share(0, 1),
     help="Share of labels that may move; the job's limit, 0.2, by default.",
 )
 @click.option("--supersede", is_flag=True, help="Give an unfinished run up and start it anew.")

@@ -233,6 +233,9 @@ def test_a_table_comes_to_a_new_model_and_back(mlbatch, project, monkeypatch):
         (("run", "toy", "--mode", "infer", "--until", "2026-01-01"), "no time zone"),
         (("run", "toy", "--mode", "infer", "--slot", "2999-01-01"), "in the future"),
         (("--profile", "prod", "list"), "has no profile 'prod'"),
+        (("switch", "toy", "--max-distance", "nan"), "'--max-distance': nan is not a number from"),
+        (("switch", "toy", "--max-distance", "-NaN"), "'--max-distance': -NaN is not a number from"),
+        (("switch", "toy", "--max-distance", "inf"), "'--max-distance': inf is not in the range"),
     ],
 )
 def test_what_is_typed_wrongly_exits_2_and_says_how(mlbatch, arguments, said):
