@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from decimal import ROUND_CEILING, Context
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +26,11 @@ class Distance:
     """Greatest difference of the scores' cumulative shares, after Kolmogorov and Smirnov."""
     changed: float
     """Share of the keys that both have whose label is another one."""
+
+
+def limit_for(share: float) -> str:
+    """The least limit of two digits that ``share`` is not above, as people type it."""
+    return f"{Context(prec=2, rounding=ROUND_CEILING).create_decimal(repr(share)):f}"
 
 
 def distance(

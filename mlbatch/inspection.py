@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mlbatch.batches import allowing_null
-from mlbatch.distance import Distance, distance
+from mlbatch.distance import Distance, distance, limit_for
 from mlbatch.errors import GateRefused, TemporaryError
 from mlbatch.generation import beside
 from mlbatch.inference import infer
@@ -103,7 +103,7 @@ def inspect(
             f"{apart.labels:.1%} of the labels of {table.name} are others than in "
             f"{job.output.table.name}, more than {limit:.1%}"
         )
-        hint = f"look at {table.name}; --max-distance {apart.labels:.2g} or more lets it pass"
+        hint = f"look at {table.name}; --max-distance {limit_for(apart.labels)} or more lets it pass"
         raise GateRefused(message, hint=hint)
     return Inspection(rows, rescored, apart)
 
