@@ -188,6 +188,7 @@ def test_a_table_comes_to_a_new_model_and_back(mlbatch, project, monkeypatch):
 
     refused = mlbatch("switch", "toy", "--roll-back", "--model", "1", code=2)
     assert "goes to the generation before" in refused.stderr
+    assert "toy has no model ''" in mlbatch("switch", "toy", "--model", "", code=2).stderr
     switched = mlbatch("switch", "toy").stdout
     assert f"toy · mood is of model v{new} (was v{old})" in switched
     assert "predicted once more and the same" in switched
