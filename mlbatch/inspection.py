@@ -103,7 +103,9 @@ def inspect(
             f"{apart.labels:.1%} of the labels of {table.name} are others than in "
             f"{job.output.table.name}, more than {limit:.1%}"
         )
-        hint = f"look at {table.name}; --max-distance {limit_for(apart.labels)} or more lets it pass"
+        hint = (
+            f"look at {table.name}; --max-distance {limit_for(apart.labels)} or more lets it pass"
+        )
         raise GateRefused(message, hint=hint)
     return Inspection(rows, rescored, apart)
 

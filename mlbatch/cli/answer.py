@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import click
@@ -10,14 +13,49 @@ import click
 from mlbatch.errors import DeclarationError, ExitCode, MlbatchError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 JSON = "--json"
 
 
+@dataclass(slots=True)
+class _Spelling:
+    """How commands are told in this process."""
+
+    command: re.Pattern[str] | None = None
+    prefix: str = ""
+
+
+_SPELLING = _Spelling()
+
+
+def tell_with_profile(profile: str | None, commands: Iterable[str]) -> None:
+    """Let ``commands`` be told with ``profile`` from now on; None where it was not typed.
+
+    Who copies what a hint says would otherwise act on another database than the one it speaks of.
+    """
+    known = "|".join(map(re.escape, commands))
+    _SPELLING.command = re.compile(rf"(?<![\w./-])mlbatch (?=(?:{known})(?![\w-]))")
+    _SPELLING.prefix = f"mlbatch --profile {shlex.quote(profile)} " if profile else "mlbatch "
+
+
+def typeable(text: str) -> str:
+    """``text``, with the commands in it as they are to be typed."""
+    spelling = _SPELLING
+    return spelling.command.sub(lambda _: spelling.prefix, text) if spelling.command else text
+
+
+def say(text: str) -> None:
+    """Tell people ``text`` on stdout."""
+    click.echo(typeable(text))
+
+
 def tell(facts: Mapping[str, object], text: str, *, as_json: bool) -> None:
     """What came out, on stdout: ``facts`` as one JSON object, or else ``text``."""
-    click.echo(json.dumps(facts, ensure_ascii=False) if as_json else text)
+    if as_json:
+        click.echo(json.dumps(facts, ensure_ascii=False))
+    else:
+        say(text)
 
 
 def show_error(error: MlbatchError) -> None:
@@ -26,7 +64,7 @@ def show_error(error: MlbatchError) -> None:
     if isinstance(error, DeclarationError) and error.location:
         click.echo(f"  --> {error.location}", err=True)
     if error.hint:
-        click.echo(f"hint: {error.hint}", err=True)
+        click.echo(f"hint: {typeable(error.hint)}", err=True)
 
 
 def error_facts(error: MlbatchError) -> dict[str, object]:
@@ -43,7 +81,7 @@ def end_facts(kind: str, message: str, code: int, hint: str | None) -> dict[str,
         "ok": False,
         "error": kind,
         "message": message,
-        "hint": hint,
+        "hint": typeable(hint) if hint else None,
         "location": None,
         "exit_code": int(code),
         "try_again": code == ExitCode.TEMPORARY,

@@ -11,7 +11,15 @@ from importlib import import_module
 import click
 
 from mlbatch import __version__
-from mlbatch.cli.answer import JSON, end_facts, error_facts, show_error, tell
+from mlbatch.cli.answer import (
+    JSON,
+    end_facts,
+    error_facts,
+    show_error,
+    tell,
+    tell_with_profile,
+    typeable,
+)
 from mlbatch.errors import ExitCode, MlbatchError, out_of_resources
 
 FINISH_SECONDS = 20.0
@@ -72,6 +80,8 @@ class _LazyGroup(click.Group):
 def cli(ctx: click.Context, profile: str | None) -> None:
     """Train on the warehouse, write predictions back, exactly once."""
     ctx.obj = profile
+    # The private servers are the same whatever the profile.
+    tell_with_profile(profile, _COMMANDS.keys() - {"devstack"})
 
 
 class Terminated(BaseException):
@@ -104,7 +114,7 @@ def main() -> None:
         error.show()
         code, hint = error.exit_code, _hint(error)
         if hint:
-            click.echo(f"hint: {hint}", err=True)
+            click.echo(f"hint: {typeable(hint)}", err=True)
         told = end_facts("UsageError", error.format_message(), code, hint or "look at --help")
         _for_machines(told)
     except (click.Abort, KeyboardInterrupt):

@@ -21,7 +21,10 @@ class _Share(click.FloatRange):
     """A share from 0 to 1. NaN is none: nothing is more than it, so no limit would hold."""
 
     def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+        self,
+        value: Any,  # noqa: ANN401  as click has it
+        param: click.Parameter | None,
+        ctx: click.Context | None,
     ) -> float:
         """Refuse what click's own comparisons let through."""
         share: float = super().convert(value, param, ctx)

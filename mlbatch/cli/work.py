@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from mlbatch.cli.answer import error_facts, show_error, tell
+from mlbatch.cli.answer import error_facts, say, show_error, tell
 from mlbatch.cli.asking import with_request
 from mlbatch.cli.session import Session
 from mlbatch.errors import ExitCode, GateRefused, UsageError
@@ -89,7 +89,7 @@ def _infer(runs: Iterator[tuple[Inference, float]], request: Request, *, as_json
         told.append(_inference_facts(ended, seconds))
         aside += ended.totals.quarantined
         if not as_json:
-            click.echo(f"{_inference_text(ended, seconds)}{_left(ended, request)}")
+            say(f"{_inference_text(ended, seconds)}{_left(ended, request)}")
     if as_json:
         before, resumed = told[:-1], any(facts["resumed"] for facts in told)
         tell(told[-1] | {"resumed": resumed, "finished_first": before}, "", as_json=True)

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 
+from mlbatch.cli.answer import typeable
 from mlbatch.cli.main import _COMMANDS, cli, main
 from mlbatch.settings import load_settings
 from mlbatch.wiring import connect
@@ -183,6 +184,12 @@ def test_a_table_comes_to_a_new_model_and_back(mlbatch, project, monkeypatch):
     kept = mlbatch("run", "toy", "--mode", "infer")
     assert f"mood is of model v{old} and stays so, the champion is v{new}" in kept.stderr
     assert "mlbatch switch toy" in kept.stderr
+    kept = mlbatch("--profile", "tiny", "run", "toy", "--mode", "infer")
+    assert "`mlbatch --profile tiny switch toy` changes the model" in kept.stderr
+    assert (
+        "Run it: mlbatch --profile tiny run toy --mode infer\n"
+        in mlbatch("--profile", "tiny", "plan", "toy").stdout
+    )
     refused = mlbatch("run", "toy", "--mode", "infer", "--model", str(new), code=2)
     assert f"v{new} would be mixed into it" in refused.stderr
 
@@ -235,7 +242,10 @@ def test_a_table_comes_to_a_new_model_and_back(mlbatch, project, monkeypatch):
         (("run", "toy", "--mode", "infer", "--slot", "2999-01-01"), "in the future"),
         (("--profile", "prod", "list"), "has no profile 'prod'"),
         (("switch", "toy", "--max-distance", "nan"), "'--max-distance': nan is not a number from"),
-        (("switch", "toy", "--max-distance", "-NaN"), "'--max-distance': -NaN is not a number from"),
+        (
+            ("switch", "toy", "--max-distance", "-NaN"),
+            "'--max-distance': -NaN is not a number from",
+        ),
         (("switch", "toy", "--max-distance", "inf"), "'--max-distance': inf is not in the range"),
     ],
 )
@@ -274,6 +284,49 @@ def test_an_error_is_one_object_for_whoever_asked_for_json(
     assert hinted in facts["hint"]
     assert facts["message"] in done.stderr
     assert mlbatch_there(*arguments, code=2).stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hinted"),
+    [
+        (("run", "toy", "--mode", "infer"), "train one: {} run toy --mode train"),
+        (("switch", "toy"), "{} run toy --mode infer"),
+        (("switch", "toy", "--drop-kept", "--model", "1"), "{} switch toy --drop-kept"),
+        (("reconcile", "toy"), "make it: {} run toy --mode infer"),
+        (("retry", "toy"), "{} retry toy --quarantined"),
+        (("show",), "{} list names the jobs"),
+    ],
+)
+def test_commands_that_are_told_act_on_the_profile_that_was_typed(
+    fresh, mlbatch_there, monkeypatch, arguments, hinted
+):
+    with (fresh / "mlbatch.toml").open("a") as file:
+        file.write("[profiles.'my own']\n")
+    told = {"tiny": "mlbatch --profile tiny", "my own": "mlbatch --profile 'my own'"}
+    for profile, typed in told.items():
+        refused = mlbatch_there("--profile", profile, *arguments, "--json", code=2)
+        assert f"hint: {hinted.format(typed)}\n" in refused.stderr
+        assert json.loads(refused.stdout)["hint"] == hinted.format(typed)
+    # Where the environment chose it, it chooses for the next command as well.
+    monkeypatch.setenv("MLBATCH_PROFILE", "tiny")
+    assert f"hint: {hinted.format('mlbatch')}\n" in mlbatch_there(*arguments, code=2).stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("`mlbatch status` names it", "`mlbatch --profile p status` names it"),
+        ("a; then: mlbatch run toy", "a; then: mlbatch --profile p run toy"),
+        ("only models that mlbatch registered are served", None),
+        ("what mlbatch runs, mlbatch run-of-the-mill, my-mlbatch run, jobs/mlbatch run", None),
+        ("mlbatch --profile devstack doctor, mlbatch devstack up, mlbatch.cli.plan", None),
+    ],
+)
+def test_commands_and_nothing_else_are_told_with_the_profile(text, told):
+    CliRunner().invoke(cli, ["--profile", "p", "list", "--help"])
+    assert typeable(text) == (told or text)
+    CliRunner().invoke(cli, ["list", "--help"])
+    assert typeable(text) == text
 
 
 def test_a_faulty_declaration_is_told_with_its_place(fresh, mlbatch_there):

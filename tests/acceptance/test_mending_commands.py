@@ -79,6 +79,8 @@ def test_a_row_that_cannot_be_predicted_is_not_called_mended(served, mlbatch):
     told = mlbatch("reconcile", "toy", code=4).stdout
     assert "1 of these rows are quarantined (see mlbatch show toy)." in told
     assert "mended" not in told
+    told = mlbatch("--profile", "tiny", "reconcile", "toy", code=4).stdout
+    assert "quarantined (see mlbatch --profile tiny show toy)." in told
     facts = json.loads(mlbatch("reconcile", "toy", "--json", code=4).stdout)
     assert (facts["missing"], facts["mended"], facts["rows_quarantined"]) == (1, False, 1)
 
