@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from typing import Any
 
@@ -92,12 +93,23 @@ def _drop_kept(session: Session, job: str, *, sure: bool) -> int:
     if not generations:
         click.echo(f"Nothing to drop: {declared.output.table.name} alone has rows.")
         return ExitCode.DONE
-    if not sure and not click.confirm(f"Drop {tables}? There is no way back then"):
+    if not sure and not _agreed(f"Drop {tables}? There is no way back then", job):
         click.echo("Nothing was dropped.")
         return ExitCode.DONE
     switching.drop_kept(declared, tools, generations)
     click.echo(f"Dropped {tables}.")
     return ExitCode.DONE
+
+
+def _agreed(question: str, job: str) -> bool:
+    try:
+        return click.confirm(question, err=True)
+    except (click.Abort, RuntimeError) as abort:
+        # Whoever types an end of file, or stops the command, was asked; a closed stdin is None.
+        if sys.stdin and (sys.stdin.isatty() or isinstance(abort.__context__, KeyboardInterrupt)):
+            raise
+        message = "there is nobody to ask: stdin is no terminal, and has no answer either"
+        raise UsageError(message, hint=f"mlbatch switch {job} --drop-kept --yes") from abort
 
 
 def _switched(

@@ -217,9 +217,14 @@ def test_a_table_comes_to_a_new_model_and_back(mlbatch, project, monkeypatch):
 
     assert "switches nothing" in mlbatch("switch", "toy", "--drop-kept", "--json", code=2).stderr
     monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
-    asked = mlbatch("switch", "toy", "--drop-kept").stdout
-    assert "Drop mood__g2? There is no way back then [y/N]" in asked
-    assert "Nothing was dropped." in asked
+    asked = mlbatch("switch", "toy", "--drop-kept")
+    assert "Drop mood__g2? There is no way back then [y/N]" in asked.stderr
+    assert "Nothing was dropped." in asked.stdout
+    for nothing in (io.StringIO(""), None):
+        monkeypatch.setattr("sys.stdin", nothing)
+        unasked = mlbatch("switch", "toy", "--drop-kept", code=2).stderr
+        assert "error: there is nobody to ask" in unasked
+        assert "hint: mlbatch switch toy --drop-kept --yes" in unasked
     dropped = mlbatch("switch", "toy", "--drop-kept", "--yes").stdout
     assert dropped == "Dropped mood__g2.\n"
     shown = mlbatch("show", "toy").stdout
