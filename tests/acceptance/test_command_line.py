@@ -115,6 +115,25 @@ def test_training_refuses_what_only_inference_heeds(mlbatch, given, named):
     assert refused.stdout == ""
 
 
+@pytest.mark.parametrize(
+    ("given", "said", "hint"),
+    [
+        (["--drop-kept", "--max-distance", "0.3"], "--max-distance would do nothing with --drop", "--drop-kept"),
+        (["--drop-kept", "--yes", "--supersede"], "--supersede would do nothing with --drop", "--drop-kept"),
+        (["--drop-kept", "--workers", "2", "--accept-code-change"], "--accept-code-change and --workers would do", "--drop-kept"),
+        (["--drop-kept", "--roll-back", "--model", "2"], "--model and --roll-back would do", "--drop-kept"),
+        (["--roll-back", "--max-distance", "0.3"], "--max-distance would do nothing with --roll", "--roll-back"),
+        (["--roll-back", "--yes"], "--yes would do nothing with --roll-back", "--roll-back"),
+        (["--yes"], "--yes would do nothing: only --drop-kept asks", None),
+    ],
+)  # fmt: skip
+def test_switch_refuses_by_name_what_it_would_not_heed(mlbatch, given, said, hint):
+    refused = mlbatch("switch", "toy", *given, "--json", code=2)
+    assert refused.stderr.startswith(f"error: {said}")
+    told = f"mlbatch switch toy {hint}" if hint else "leave it out"
+    assert json.loads(refused.stdout)["hint"] == told
+
+
 def test_a_job_s_life(mlbatch, project):
     assert "toy" in mlbatch("list").stdout
     assert "never run" in mlbatch("status").stdout
@@ -168,6 +187,14 @@ def test_a_job_s_life(mlbatch, project):
     assert "done: " in mlbatch("status").stdout
 
 
+def check_that_nobody_is_asked_without_a_terminal(mlbatch, monkeypatch):
+    for nothing in (io.StringIO(""), None):
+        monkeypatch.setattr("sys.stdin", nothing)
+        unasked = mlbatch("switch", "toy", "--drop-kept", code=2).stderr
+        assert "error: there is nobody to ask" in unasked
+        assert "hint: mlbatch switch toy --drop-kept --yes" in unasked
+
+
 def test_a_table_comes_to_a_new_model_and_back(mlbatch, project, monkeypatch):
     """After `test_a_job_s_life`, or by itself."""
     mlbatch("run", "toy", "--mode", "train")
@@ -215,18 +242,22 @@ def test_a_table_comes_to_a_new_model_and_back(mlbatch, project, monkeypatch):
     again = json.loads(mlbatch("switch", "toy", "--roll-back", "--json").stdout)
     assert (again["switched"], again["kept"]) == (False, None)
 
-    assert "switches nothing" in mlbatch("switch", "toy", "--drop-kept", "--json", code=2).stderr
     monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
     asked = mlbatch("switch", "toy", "--drop-kept")
     assert "Drop mood__g2? There is no way back then [y/N]" in asked.stderr
     assert "Nothing was dropped." in asked.stdout
-    for nothing in (io.StringIO(""), None):
-        monkeypatch.setattr("sys.stdin", nothing)
-        unasked = mlbatch("switch", "toy", "--drop-kept", code=2).stderr
-        assert "error: there is nobody to ask" in unasked
-        assert "hint: mlbatch switch toy --drop-kept --yes" in unasked
-    dropped = mlbatch("switch", "toy", "--drop-kept", "--yes").stdout
-    assert dropped == "Dropped mood__g2.\n"
+    check_that_nobody_is_asked_without_a_terminal(mlbatch, monkeypatch)
+    monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
+    left = json.loads(mlbatch("switch", "toy", "--drop-kept", "--json").stdout)
+    assert (left["dropped"], left["kept"]) == ([], ["mood__g2"])
+    dropped = json.loads(mlbatch("switch", "toy", "--drop-kept", "--yes", "--json").stdout)
+    assert dropped == {
+        "schema": "mlbatch.drop_kept/1",
+        "job": "toy",
+        "table": "mood",
+        "dropped": ["mood__g2"],
+        "kept": [],
+    }
     shown = mlbatch("show", "toy").stdout
     assert "rolled_back" not in shown
     assert "        1 generation dropped\n" in shown
