@@ -105,8 +105,12 @@ def _text(facts: dict[str, Any], job: type[Job], command: str) -> str:
     lines.append(f"Model   {_model_text(facts)}")
     if facts["rows"] is not None:
         lines.append(f"Time    {_time_text(facts)}")
-    when = "When that is through" if facts["held_by"] else "Run it"
-    lines.append(f"\nNothing was written. {when}: {command}")
+    when, then = "Run it", command
+    if facts["model_version"] is None:
+        when, then = "Train it", f"mlbatch run {facts['job']} --mode train"
+    if facts["held_by"]:
+        when = "When that is through"
+    lines.append(f"\nNothing was written. {when}: {then}")
     return "\n".join(lines)
 
 

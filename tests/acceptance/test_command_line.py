@@ -143,7 +143,7 @@ def test_a_job_s_life(mlbatch, project):
     assert "backfill" in planned
     assert "200 rows, about 1 part\n" in planned
     assert "none yet: train first" in planned
-    assert "Nothing was written" in planned
+    assert "Nothing was written. Train it: mlbatch run toy --mode train\n" in planned
     refused = mlbatch("run", "toy", "--mode", "infer", code=2)
     assert "hint: train one: mlbatch run toy --mode train" in refused.stderr
 
