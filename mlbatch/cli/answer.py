@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import click
 
-from mlbatch.errors import DeclarationError, ExitCode, MlbatchError
+from mlbatch.errors import DeclarationError, ExitCode, MlbatchError, OutOfResources
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -47,13 +49,30 @@ def typeable(text: str) -> str:
 
 def say(text: str) -> None:
     """Tell people ``text`` on stdout."""
-    click.echo(typeable(text))
+    _write(typeable(text))
+
+
+def _write(text: str) -> None:
+    """On stdout; OutOfResources where it takes no more, which says nothing of the work itself."""
+    try:
+        click.echo(text)
+    except BrokenPipeError:
+        # Who read it has seen enough; click ends quietly then.
+        raise
+    except OSError as error:
+        # Python tries what is left once more at its end, and so does whoever tells of this error.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+        message = f"the output of this command cannot be written to stdout: {error}"
+        hint = "what it did is done, only the report is lost: make room there; mlbatch status tells the state"
+        raise OutOfResources(message, hint=hint) from error
 
 
 def tell(facts: Mapping[str, object], text: str, *, as_json: bool) -> None:
     """What came out, on stdout: ``facts`` as one JSON object, or else ``text``."""
     if as_json:
-        click.echo(json.dumps(facts, ensure_ascii=False))
+        _write(json.dumps(facts, ensure_ascii=False))
     else:
         say(text)
 

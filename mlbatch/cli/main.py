@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from contextlib import suppress
 from difflib import get_close_matches
 from importlib import import_module
 
@@ -20,7 +21,7 @@ from mlbatch.cli.answer import (
     tell_with_profile,
     typeable,
 )
-from mlbatch.errors import ExitCode, MlbatchError, out_of_resources
+from mlbatch.errors import ExitCode, MlbatchError, OutOfResources, out_of_resources
 
 FINISH_SECONDS = 20.0
 """Schedulers kill some 30 s after they asked for the end."""
@@ -165,4 +166,6 @@ def _cut_short(how: str, code: ExitCode) -> int:
 def _for_machines(facts: dict[str, object]) -> None:
     """Who asked for JSON gets an object in any case, also where the options were not understood."""
     if JSON in sys.argv[1:]:
-        tell(facts, "", as_json=True)
+        # The code tells what happened before, and so does stderr.
+        with suppress(OutOfResources):
+            tell(facts, "", as_json=True)
