@@ -138,12 +138,12 @@ def check_number(
         raise DeclarationError(message, hint=f"{name} is {whole}, {wanted}")
 
 
-def description_of(declared: type, place: Place) -> str:
+def description_of(declared: type, place: Place, wanted: str = "what one row is") -> str:
     """The class docstring, which readers of other departments will see; refused when missing."""
     text = inspect.cleandoc(declared.__doc__ or "")
     if not text:
         message = f"{declared.__name__} has no docstring"
-        hint = "say in one sentence what one row is; it is shown to people of other departments"
+        hint = f"say in one sentence {wanted}; it is shown to people of other departments"
         raise place.error(message, hint=hint)
     return text
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import datetime
+from decimal import ROUND_CEILING, Context
 
 import numpy as np
 import pyarrow as pa
@@ -29,6 +30,11 @@ class Distance:
     rows_before: int = field(default=0, compare=False)
     lacking: int = field(default=0, compare=False)
     """Of these, rows whose key the other has not."""
+
+
+def limit_for(share: float) -> str:
+    """The least limit of two digits that ``share`` is not above, as people type it."""
+    return f"{Context(prec=2, rounding=ROUND_CEILING).create_decimal(repr(share)):f}"
 
 
 def distance(

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mlbatch.batches import allowing_null
-from mlbatch.distance import Distance, distance
+from mlbatch.distance import Distance, distance, limit_for
 from mlbatch.errors import GateRefused, TemporaryError
 from mlbatch.generation import beside
 from mlbatch.inference import infer
@@ -155,7 +155,8 @@ def _check_labels(job: type[Job], table: OutputTable, apart: Distance, bounds: B
             f"{apart.labels:.1%} of the labels of {table.name} are others than in "
             f"{job.output.table.name}, more than {bounds.labels:.1%}"
         )
-        hint = f"look at {table.name}; --max-distance {apart.labels:.2g} or more lets it pass"
+        limit = limit_for(apart.labels)
+        hint = f"look at {table.name}; --max-distance {limit} or more lets it pass"
         raise GateRefused(message, hint=hint)
 
 

@@ -161,7 +161,7 @@ class Job:
     def __init_subclass__(cls) -> None:
         """Check the declaration; a wrong one raises DeclarationError with file and line."""
         cls.place = Place.of(cls)
-        cls.description = description_of(cls, cls.place)
+        cls.description = description_of(cls, cls.place, "what the job tells")
         parts = cls.__module__.split(".")
         cls.name = parts[-2] if parts[-1] == "job" and len(parts) > 1 else cls.__name__.lower()
         if "model" in cls.__dict__:

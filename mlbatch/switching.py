@@ -75,7 +75,8 @@ def switch(
     they must be, or lack more than ``max_deletes`` rows that serve now, Busy while another process works on one of both tables, UsageError where there is
     nothing to switch from, or where what is half built is of another model than the champion.
     """
-    active, pin = _active(job, tools), resolve(job, model or CHAMPION, tools)
+    active = _active(job, tools)
+    pin = resolve(job, CHAMPION if model is None else model, tools)
     generation = _target(job, tools, active, pin, by_name=model is not None)
     if generation is None:
         idle = f"it is of model v{pin.version} already"

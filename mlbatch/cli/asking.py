@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from mlbatch.errors import UsageError
 from mlbatch.planner import slot_day
@@ -57,3 +58,15 @@ def with_request(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed(_REQUEST_OPTIONS):
         command = option(command)
     return command
+
+
+def typed_beside(heeded: set[str]) -> str | None:
+    """The options that were typed and are not among ``heeded``, for people; None where all are."""
+    context = click.get_current_context()
+    typed = [
+        option.opts[0]
+        for option in context.command.params
+        if option.name not in heeded
+        and context.get_parameter_source(str(option.name)) is ParameterSource.COMMANDLINE
+    ]
+    return " and ".join(typed) or None

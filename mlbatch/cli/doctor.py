@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import click
 
-from mlbatch.cli.answer import tell
+from mlbatch.cli.answer import say, tell, typeable
 from mlbatch.cli.session import Session
 from mlbatch.doctor import Finding, examine
 from mlbatch.errors import ExitCode
@@ -38,9 +38,9 @@ def _findings(session: Session) -> Iterator[Finding]:
 
 def _say(finding: Finding) -> None:
     mark = ("ok" if finding.is_well else "NO") if finding.looked else "--"
-    click.echo(f"{mark:<3} {finding.name:<24} {finding.detail}")
+    say(f"{mark:<3} {finding.name:<24} {finding.detail}")
     if finding.hint:
-        click.echo(f"{'':<29}hint: {finding.hint}")
+        say(f"{'':<29}hint: {finding.hint}")
 
 
 def _facts(found: list[Finding], first: ExitCode) -> dict[str, object]:
@@ -49,7 +49,7 @@ def _facts(found: list[Finding], first: ExitCode) -> dict[str, object]:
             "check": one.name,
             "ok": one.is_well if one.looked else None,
             "detail": one.detail,
-            "hint": one.hint,
+            "hint": typeable(one.hint) if one.hint else None,
             "exit_code": int(one.exit_code),
         }
         for one in found

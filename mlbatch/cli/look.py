@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlbatch.cli.answer import tell
+from mlbatch.cli.answer import tell, typeable
 from mlbatch.cli.session import Session
 from mlbatch.errors import ExitCode
 from mlbatch.ledger import RunState, Totals
@@ -74,7 +74,7 @@ def status_command(profile: str | None, as_json: bool) -> int:  # noqa: FBT001
     facts = {"schema": "mlbatch.status/2", "jobs": rows, "faulty_jobs": faulty}
     tell(facts, "\n".join(lines), as_json=as_json)
     for name in faulty:
-        click.echo(f"{name:<24} cannot be loaded: mlbatch list says why", err=True)
+        click.echo(typeable(f"{name:<24} cannot be loaded: mlbatch list says why"), err=True)
     return ExitCode.DONE
 
 

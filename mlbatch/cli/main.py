@@ -5,14 +5,23 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from contextlib import suppress
 from difflib import get_close_matches
 from importlib import import_module
 
 import click
 
 from mlbatch import __version__
-from mlbatch.cli.answer import JSON, end_facts, error_facts, show_error, tell
-from mlbatch.errors import ExitCode, MlbatchError, out_of_resources
+from mlbatch.cli.answer import (
+    JSON,
+    end_facts,
+    error_facts,
+    show_error,
+    tell,
+    tell_with_profile,
+    typeable,
+)
+from mlbatch.errors import ExitCode, MlbatchError, OutOfResources, out_of_resources
 
 FINISH_SECONDS = 20.0
 """Schedulers kill some 30 s after they asked for the end."""
@@ -72,6 +81,8 @@ class _LazyGroup(click.Group):
 def cli(ctx: click.Context, profile: str | None) -> None:
     """Train on the warehouse, write predictions back, exactly once."""
     ctx.obj = profile
+    # The private servers are the same whatever the profile.
+    tell_with_profile(profile, _COMMANDS.keys() - {"devstack"})
 
 
 class Terminated(BaseException):
@@ -104,7 +115,7 @@ def main() -> None:
         error.show()
         code, hint = error.exit_code, _hint(error)
         if hint:
-            click.echo(f"hint: {hint}", err=True)
+            click.echo(f"hint: {typeable(hint)}", err=True)
         told = end_facts("UsageError", error.format_message(), code, hint or "look at --help")
         _for_machines(told)
     except (click.Abort, KeyboardInterrupt):
@@ -155,4 +166,6 @@ def _cut_short(how: str, code: ExitCode) -> int:
 def _for_machines(facts: dict[str, object]) -> None:
     """Who asked for JSON gets an object in any case, also where the options were not understood."""
     if JSON in sys.argv[1:]:
-        tell(facts, "", as_json=True)
+        # The code tells what happened before, and so does stderr.
+        with suppress(OutOfResources):
+            tell(facts, "", as_json=True)

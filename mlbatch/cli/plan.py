@@ -41,13 +41,13 @@ def plan_command(profile: str | None, /, job: str, as_json: bool, **asked: Any) 
     # Other warehouses cut parts by bytes, which nobody knows before the unload.
     part_rows = getattr(session.settings.warehouse, "part_rows", None)
     facts = _facts(job, found, request, part_rows, holder)
-    tell(facts, _text(facts, declared, _typed(profile, job, asked)), as_json=as_json)
+    tell(facts, _text(facts, declared, _typed(job, asked)), as_json=as_json)
     return ExitCode.DONE
 
 
-def _typed(profile: str | None, job: str, request: dict[str, Any]) -> str:
+def _typed(job: str, request: dict[str, Any]) -> str:
     """The command that does what was previewed, with everything that was asked for."""
-    words = ["mlbatch", *(("--profile", profile) if profile else ()), "run", job, "--mode", "infer"]
+    words = ["mlbatch", "run", job, "--mode", "infer"]
     for name, value in request.items():
         option = f"--{name.replace('_', '-')}"
         if value is True:
@@ -105,8 +105,12 @@ def _text(facts: dict[str, Any], job: type[Job], command: str) -> str:
     lines.append(f"Model   {_model_text(facts)}")
     if facts["rows"] is not None:
         lines.append(f"Time    {_time_text(facts)}")
-    when = "When that is through" if facts["held_by"] else "Run it"
-    lines.append(f"\nNothing was written. {when}: {command}")
+    when, then = "Run it", command
+    if facts["model_version"] is None:
+        when, then = "Train it", f"mlbatch run {facts['job']} --mode train"
+    if facts["held_by"]:
+        when = "When that is through"
+    lines.append(f"\nNothing was written. {when}: {then}")
     return "\n".join(lines)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mlbatch.cli.answer import typeable
 from mlbatch.project import Project, find_root, load_project
 from mlbatch.settings import Settings, load_settings
 from mlbatch.wiring import connect
@@ -29,6 +30,7 @@ class Voice:
 
     def __call__(self, stage: str, text: str) -> None:
         """`mlbatch.tools.Notify`."""
+        text = typeable(text)
         if stage != "progress":
             click.echo(f"  {stage:<10} {text}", err=True)
         elif sys.stderr.isatty():

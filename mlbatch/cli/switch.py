@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import sys
 import time
 from typing import Any
 
@@ -9,11 +11,28 @@ import click
 
 from mlbatch import switching
 from mlbatch.cli.answer import tell
+from mlbatch.cli.asking import typed_beside
 from mlbatch.cli.session import Session
 from mlbatch.errors import ExitCode, UsageError
 from mlbatch.generation import beside
 from mlbatch.planner import Request
 from mlbatch.switching import Switched
+
+
+class _Share(click.FloatRange):
+    """A share from 0 to 1. NaN is none: nothing is more than it, so no limit would hold."""
+
+    def convert(
+        self,
+        value: Any,  # noqa: ANN401  as click has it
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> float:
+        """Refuse what click's own comparisons let through."""
+        share: float = super().convert(value, param, ctx)
+        if math.isnan(share):
+            self.fail(f"{value} is not a number from 0 to 1.", param, ctx)
+        return share
 
 
 @click.command("switch")
@@ -28,7 +47,7 @@ from mlbatch.switching import Switched
 @click.option("--yes", is_flag=True, help="Do not ask before anything is dropped.")
 @click.option(
     "--max-distance",
-    type=click.FloatRange(0, 1),
+    type=_Share(0, 1),
     help="Share of labels that may move; the job's limit, 0.2, by default.",
 )
 @click.option(
@@ -58,15 +77,10 @@ def switch_command(
     """
     roll_back, drop_kept = request.pop("roll_back"), request.pop("drop_kept")
     sure = request.pop("yes")
-    if roll_back and (model is not None or max_distance is not None):
-        message = "--roll-back goes to the generation before, with the model that it has"
-        raise UsageError(message, hint=f"mlbatch switch {job} --roll-back")
-    if drop_kept and (roll_back or model is not None or as_json):
-        message = "--drop-kept drops what a switch left behind, and switches nothing"
-        raise UsageError(message, hint=f"mlbatch switch {job} --drop-kept")
+    _refuse_surplus(job, drop_kept=drop_kept, roll_back=roll_back)
     session = Session.open(profile, workers=workers)
     if drop_kept:
-        return _drop_kept(session, job, sure=sure)
+        return _drop_kept(session, job, sure=sure, as_json=as_json)
     started = time.monotonic()
     declared, tools = session.job(job), session.tools(at_work=True)
     asked: dict[str, Any] = {"request": Request(**request), "max_deletes": max_deletes}
@@ -79,19 +93,54 @@ def switch_command(
     return ExitCode.QUARANTINED if ended.set_aside else ExitCode.DONE
 
 
-def _drop_kept(session: Session, job: str, *, sure: bool) -> int:
+def _refuse_surplus(job: str, *, drop_kept: bool, roll_back: bool) -> None:
+    """Nobody who types a limit or a model is to believe that it was heeded where it was not."""
+    of_switch = {str(option.name) for option in switch_command.params} - {"yes"}
+    heeded, doing, hint = of_switch, ": only --drop-kept asks", "leave it out"
+    if drop_kept:
+        heeded, hint = {"job", "drop_kept", "yes", "as_json"}, f"mlbatch switch {job} --drop-kept"
+        doing = " with --drop-kept, which drops what switches left behind, and switches nothing"
+    elif roll_back:
+        heeded, hint = of_switch - {"model", "max_distance"}, f"mlbatch switch {job} --roll-back"
+        doing = " with --roll-back, which goes to the generation before, with the model that it has"
+    surplus = typed_beside(heeded)
+    if surplus:
+        message = f"{surplus} would do nothing{doing}"
+        raise UsageError(message, hint=hint)
+
+
+def _drop_kept(session: Session, job: str, *, sure: bool, as_json: bool) -> int:
     declared, tools = session.job(job), session.tools()
-    generations = switching.kept(declared, tools)
-    tables = ", ".join(beside(declared.output.table.name, name) for name in generations)
-    if not generations:
-        click.echo(f"Nothing to drop: {declared.output.table.name} alone has rows.")
-        return ExitCode.DONE
-    if not sure and not click.confirm(f"Drop {tables}? There is no way back then"):
-        click.echo("Nothing was dropped.")
-        return ExitCode.DONE
-    switching.drop_kept(declared, tools, generations)
-    click.echo(f"Dropped {tables}.")
+    table, generations = declared.output.table.name, switching.kept(declared, tools)
+    names = [beside(table, generation) for generation in generations]
+    told = ", ".join(names)
+    if not names:
+        text, dropped = f"Nothing to drop: {table} alone has rows.", False
+    elif not sure and not _agreed(f"Drop {told}? There is no way back then", job):
+        text, dropped = "Nothing was dropped.", False
+    else:
+        switching.drop_kept(declared, tools, generations)
+        text, dropped = f"Dropped {told}.", True
+    facts: dict[str, object] = {
+        "schema": "mlbatch.drop_kept/1",
+        "job": job,
+        "table": table,
+        "dropped": names if dropped else [],
+        "kept": [] if dropped else names,
+    }
+    tell(facts, text, as_json=as_json)
     return ExitCode.DONE
+
+
+def _agreed(question: str, job: str) -> bool:
+    try:
+        return click.confirm(question, err=True)
+    except (click.Abort, RuntimeError) as abort:
+        # Whoever types an end of file, or stops the command, was asked; a closed stdin is None.
+        if sys.stdin and (sys.stdin.isatty() or isinstance(abort.__context__, KeyboardInterrupt)):
+            raise
+        message = "there is nobody to ask: stdin is no terminal, and has no answer either"
+        raise UsageError(message, hint=f"mlbatch switch {job} --drop-kept --yes") from abort
 
 
 def _facts(job: str, ended: Switched, seconds: float) -> dict[str, object]:

@@ -8,10 +8,9 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
-from mlbatch.cli.answer import error_facts, show_error, tell
-from mlbatch.cli.asking import with_request
+from mlbatch.cli.answer import error_facts, say, show_error, tell
+from mlbatch.cli.asking import typed_beside, with_request
 from mlbatch.cli.session import Session
 from mlbatch.errors import ExitCode, GateRefused, UsageError
 from mlbatch.inference import Inference, infer
@@ -62,7 +61,7 @@ def run_command(
     With --mode train, of the options only --workers and --json.
     """
     if mode == "train":
-        _refuse_options_of_inference(click.get_current_context())
+        _refuse_options_of_inference()
     session = Session.open(profile, workers=workers)
     if mode == "train":
         return _train(session, session.job(job), as_json=as_json)
@@ -90,7 +89,7 @@ def _infer(runs: Iterator[tuple[Inference, float]], request: Request, *, as_json
         # Whoever did the slot was told of its rows then.
         aside += 0 if ended.plan.done else ended.totals.quarantined
         if not as_json:
-            click.echo(f"{_inference_text(ended, seconds)}{_left(ended, request)}")
+            say(f"{_inference_text(ended, seconds)}{_left(ended, request)}")
     if as_json:
         before, resumed = told[:-1], any(facts["resumed"] for facts in told)
         tell(told[-1] | {"resumed": resumed, "finished_first": before}, "", as_json=True)
@@ -108,17 +107,11 @@ def _left(ended: Inference, request: Request) -> str:
     return f"\n{_LEFT}."
 
 
-def _refuse_options_of_inference(context: click.Context) -> None:
+def _refuse_options_of_inference() -> None:
     """Training always reads every labelled row and makes a version of its own."""
-    of_training = {"job", "mode", "workers", "as_json"}
-    given = [
-        option.opts[0]
-        for option in context.command.params
-        if option.name not in of_training
-        and context.get_parameter_source(str(option.name)) is ParameterSource.COMMANDLINE
-    ]
-    if given:
-        message = f"{' and '.join(given)} would do nothing with --mode train"
+    surplus = typed_beside({"job", "mode", "workers", "as_json"})
+    if surplus:
+        message = f"{surplus} would do nothing with --mode train"
         raise UsageError(message, hint="leave it out, or infer: --mode infer")
 
 

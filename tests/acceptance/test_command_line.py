@@ -16,6 +16,7 @@ import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 
+from mlbatch.cli.answer import typeable
 from mlbatch.cli.main import _COMMANDS, cli, main
 from mlbatch.settings import load_settings
 from mlbatch.wiring import connect
@@ -114,6 +115,25 @@ def test_training_refuses_what_only_inference_heeds(mlbatch, given, named):
     assert refused.stdout == ""
 
 
+@pytest.mark.parametrize(
+    ("given", "said", "hint"),
+    [
+        (["--drop-kept", "--max-distance", "0.3"], "--max-distance would do nothing with --drop", "--drop-kept"),
+        (["--drop-kept", "--yes", "--supersede"], "--supersede would do nothing with --drop", "--drop-kept"),
+        (["--drop-kept", "--workers", "2", "--accept-code-change"], "--accept-code-change and --workers would do", "--drop-kept"),
+        (["--drop-kept", "--roll-back", "--model", "2"], "--model and --roll-back would do", "--drop-kept"),
+        (["--roll-back", "--max-distance", "0.3"], "--max-distance would do nothing with --roll", "--roll-back"),
+        (["--roll-back", "--yes"], "--yes would do nothing with --roll-back", "--roll-back"),
+        (["--yes"], "--yes would do nothing: only --drop-kept asks", None),
+    ],
+)  # fmt: skip
+def test_switch_refuses_by_name_what_it_would_not_heed(mlbatch, given, said, hint):
+    refused = mlbatch("switch", "toy", *given, "--json", code=2)
+    assert refused.stderr.startswith(f"error: {said}")
+    told = f"mlbatch switch toy {hint}" if hint else "leave it out"
+    assert json.loads(refused.stdout)["hint"] == told
+
+
 def test_a_job_s_life(mlbatch, project):
     assert "toy" in mlbatch("list").stdout
     assert "never run" in mlbatch("status").stdout
@@ -123,7 +143,7 @@ def test_a_job_s_life(mlbatch, project):
     assert "backfill" in planned
     assert "200 rows, about 1 part\n" in planned
     assert "none yet: train first" in planned
-    assert "Nothing was written" in planned
+    assert "Nothing was written. Train it: mlbatch run toy --mode train\n" in planned
     refused = mlbatch("run", "toy", "--mode", "infer", code=2)
     assert "hint: train one: mlbatch run toy --mode train" in refused.stderr
 
@@ -167,6 +187,14 @@ def test_a_job_s_life(mlbatch, project):
     assert "done: " in mlbatch("status").stdout
 
 
+def check_that_nobody_is_asked_without_a_terminal(mlbatch, monkeypatch):
+    for nothing in (io.StringIO(""), None):
+        monkeypatch.setattr("sys.stdin", nothing)
+        unasked = mlbatch("switch", "toy", "--drop-kept", code=2).stderr
+        assert "error: there is nobody to ask" in unasked
+        assert "hint: mlbatch switch toy --drop-kept --yes" in unasked
+
+
 def test_a_table_comes_to_a_new_model_and_back(mlbatch, project, monkeypatch):
     """After `test_a_job_s_life`, or by itself."""
     mlbatch("run", "toy", "--mode", "train")
@@ -183,11 +211,18 @@ def test_a_table_comes_to_a_new_model_and_back(mlbatch, project, monkeypatch):
     kept = mlbatch("run", "toy", "--mode", "infer")
     assert f"mood is of model v{old} and stays so, the champion is v{new}" in kept.stderr
     assert "mlbatch switch toy" in kept.stderr
+    kept = mlbatch("--profile", "tiny", "run", "toy", "--mode", "infer")
+    assert "`mlbatch --profile tiny switch toy` changes the model" in kept.stderr
+    assert (
+        "Run it: mlbatch --profile tiny run toy --mode infer\n"
+        in mlbatch("--profile", "tiny", "plan", "toy").stdout
+    )
     refused = mlbatch("run", "toy", "--mode", "infer", "--model", str(new), code=2)
     assert f"v{new} would be mixed into it" in refused.stderr
 
     refused = mlbatch("switch", "toy", "--roll-back", "--model", "1", code=2)
     assert "goes to the generation before" in refused.stderr
+    assert "toy has no model ''" in mlbatch("switch", "toy", "--model", "", code=2).stderr
     switched = mlbatch("switch", "toy").stdout
     assert f"toy · mood is of model v{new} (was v{old})" in switched
     assert "predicted once more and the same" in switched
@@ -207,13 +242,22 @@ def test_a_table_comes_to_a_new_model_and_back(mlbatch, project, monkeypatch):
     again = json.loads(mlbatch("switch", "toy", "--roll-back", "--json").stdout)
     assert (again["switched"], again["kept"]) == (False, None)
 
-    assert "switches nothing" in mlbatch("switch", "toy", "--drop-kept", "--json", code=2).stderr
     monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
-    asked = mlbatch("switch", "toy", "--drop-kept").stdout
-    assert "Drop mood__g2? There is no way back then [y/N]" in asked
-    assert "Nothing was dropped." in asked
-    dropped = mlbatch("switch", "toy", "--drop-kept", "--yes").stdout
-    assert dropped == "Dropped mood__g2.\n"
+    asked = mlbatch("switch", "toy", "--drop-kept")
+    assert "Drop mood__g2? There is no way back then [y/N]" in asked.stderr
+    assert "Nothing was dropped." in asked.stdout
+    check_that_nobody_is_asked_without_a_terminal(mlbatch, monkeypatch)
+    monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
+    left = json.loads(mlbatch("switch", "toy", "--drop-kept", "--json").stdout)
+    assert (left["dropped"], left["kept"]) == ([], ["mood__g2"])
+    dropped = json.loads(mlbatch("switch", "toy", "--drop-kept", "--yes", "--json").stdout)
+    assert dropped == {
+        "schema": "mlbatch.drop_kept/1",
+        "job": "toy",
+        "table": "mood",
+        "dropped": ["mood__g2"],
+        "kept": [],
+    }
     shown = mlbatch("show", "toy").stdout
     assert "rolled_back" not in shown
     assert "        1 generation dropped\n" in shown
@@ -233,6 +277,12 @@ def test_a_table_comes_to_a_new_model_and_back(mlbatch, project, monkeypatch):
         (("run", "toy", "--mode", "infer", "--until", "2026-01-01"), "no time zone"),
         (("run", "toy", "--mode", "infer", "--slot", "2999-01-01"), "in the future"),
         (("--profile", "prod", "list"), "has no profile 'prod'"),
+        (("switch", "toy", "--max-distance", "nan"), "'--max-distance': nan is not a number from"),
+        (
+            ("switch", "toy", "--max-distance", "-NaN"),
+            "'--max-distance': -NaN is not a number from",
+        ),
+        (("switch", "toy", "--max-distance", "inf"), "'--max-distance': inf is not in the range"),
     ],
 )
 def test_what_is_typed_wrongly_exits_2_and_says_how(mlbatch, arguments, said):
@@ -270,6 +320,49 @@ def test_an_error_is_one_object_for_whoever_asked_for_json(
     assert hinted in facts["hint"]
     assert facts["message"] in done.stderr
     assert mlbatch_there(*arguments, code=2).stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hinted"),
+    [
+        (("run", "toy", "--mode", "infer"), "train one: {} run toy --mode train"),
+        (("switch", "toy"), "{} run toy --mode infer"),
+        (("switch", "toy", "--drop-kept", "--model", "1"), "{} switch toy --drop-kept"),
+        (("reconcile", "toy"), "make it: {} run toy --mode infer"),
+        (("retry", "toy"), "{} retry toy --quarantined"),
+        (("show",), "{} list names the jobs"),
+    ],
+)
+def test_commands_that_are_told_act_on_the_profile_that_was_typed(
+    fresh, mlbatch_there, monkeypatch, arguments, hinted
+):
+    with (fresh / "mlbatch.toml").open("a") as file:
+        file.write("[profiles.'my own']\n")
+    told = {"tiny": "mlbatch --profile tiny", "my own": "mlbatch --profile 'my own'"}
+    for profile, typed in told.items():
+        refused = mlbatch_there("--profile", profile, *arguments, "--json", code=2)
+        assert f"hint: {hinted.format(typed)}\n" in refused.stderr
+        assert json.loads(refused.stdout)["hint"] == hinted.format(typed)
+    # Where the environment chose it, it chooses for the next command as well.
+    monkeypatch.setenv("MLBATCH_PROFILE", "tiny")
+    assert f"hint: {hinted.format('mlbatch')}\n" in mlbatch_there(*arguments, code=2).stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("`mlbatch status` names it", "`mlbatch --profile p status` names it"),
+        ("a; then: mlbatch run toy", "a; then: mlbatch --profile p run toy"),
+        ("only models that mlbatch registered are served", None),
+        ("what mlbatch runs, mlbatch run-of-the-mill, my-mlbatch run, jobs/mlbatch run", None),
+        ("mlbatch --profile devstack doctor, mlbatch devstack up, mlbatch.cli.plan", None),
+    ],
+)
+def test_commands_and_nothing_else_are_told_with_the_profile(text, told):
+    CliRunner().invoke(cli, ["--profile", "p", "list", "--help"])
+    assert typeable(text) == (told or text)
+    CliRunner().invoke(cli, ["list", "--help"])
+    assert typeable(text) == text
 
 
 def test_a_faulty_declaration_is_told_with_its_place(fresh, mlbatch_there):

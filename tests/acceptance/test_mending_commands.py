@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import duckdb
 import pytest
@@ -79,6 +81,8 @@ def test_a_row_that_cannot_be_predicted_is_not_called_mended(served, mlbatch):
     told = mlbatch("reconcile", "toy", code=4).stdout
     assert "1 of these rows are quarantined (see mlbatch show toy)." in told
     assert "mended" not in told
+    told = mlbatch("--profile", "tiny", "reconcile", "toy", code=4).stdout
+    assert "quarantined (see mlbatch --profile tiny show toy)." in told
     facts = json.loads(mlbatch("reconcile", "toy", "--json", code=4).stdout)
     assert (facts["missing"], facts["mended"], facts["rows_quarantined"]) == (1, False, 1)
 
@@ -367,3 +371,41 @@ def test_a_project_without_jobs_says_so(tmp_path):
     )
     assert (done.returncode, done.stdout) == (0, "")
     assert f"no jobs in {tmp_path}/jobs" in done.stderr
+
+
+@pytest.mark.parametrize("asked", [[], ["--json"]])
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_an_output_that_cannot_be_written_is_not_told_as_a_run_that_failed(
+    served, mlbatch, asked, unbuffered
+):
+    load(served, [note(960)])
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [MLBATCH, "run", "toy", "--mode", "infer", *asked],
+            cwd=served,
+            env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 75, done.stderr
+    assert "error: the output of this command cannot be written to stdout: " in done.stderr
+    assert "hint: what it did is done, only the report is lost" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+    assert "done: " in mlbatch("status").stdout
+
+
+def test_a_refusal_that_cannot_be_written_for_machines_keeps_its_code(served):
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [MLBATCH, "show", "tyo", "--json"],
+            cwd=served,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 2
+    assert done.stderr.endswith("hint: did you mean `toy`? Jobs here: toy\n")

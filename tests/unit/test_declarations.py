@@ -147,6 +147,18 @@ def test_a_wrong_job_or_output(project, old, new, message, line):
         assert error.location == f"{project}/jobs/toy/job.py:{line}"
 
 
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ('    """Predicted moods."""\n', "say in one sentence what one row is; it is shown"),
+        ('    """Moods of notes."""\n', "say in one sentence what the job tells; it is shown"),
+    ],
+)
+def test_a_missing_docstring_is_asked_for_by_what_it_is_to_say(project, text, hint):
+    change(project / "jobs/toy/job.py", text, "")
+    assert fault(project).hint.startswith(hint)
+
+
 BROKEN_GATES = [
     ('(Gate("f1_micro", at_least=0.5),)', "'f1_micro' of a gate is no metric", "did you mean 'f1_macro'"),
     ('(Gate("class_02_f1", at_least=0.5),)', "'class_02_f1' of a gate", "class_01_recall"),

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from mlbatch.distance import Distance, distance
+from mlbatch.distance import Distance, distance, limit_for
 
 
 def table(*rows):
@@ -49,3 +51,16 @@ def test_yes_or_no_is_a_label_too():
     one = table((1, "a", 0.1)).set_column(1, "label", pa.array([True]))
     other = table((1, "a", 0.1)).set_column(1, "label", pa.array([False]))
     assert apart(one, other).changed == 1.0
+
+
+@pytest.mark.parametrize(
+    ("share", "told"),
+    [(0.2917, "0.30"), (0.68, "0.68"), (0.07, "0.07"), (0.9958, "1.0"), (0.00041, "0.00041")],
+)
+def test_a_limit_that_is_told_is_short(share, told):
+    assert limit_for(share) == told
+
+
+@given(st.floats(0, 1))
+def test_a_limit_that_is_told_lets_pass_what_it_was_told_for(share):
+    assert share <= float(limit_for(share)) <= 1
