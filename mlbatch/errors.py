@@ -189,6 +189,16 @@ def barred(error: BaseException) -> NoAccess | None:
     return None
 
 
+_ASTRAY = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST})
+
+
+def astray(error: OSError) -> NoAccess | None:
+    """Which path leads to no file of the kind that ``error`` wanted; None where it is about none."""
+    if error.errno not in _ASTRAY or not error.filename:
+        return None
+    return NoAccess(_of_file(error), hint="look at that path, and at what names it")
+
+
 def _of_file(error: OSError) -> str:
     # Arrow's errors hold the path in their text alone.
     return f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ import pytest
 from test_command_line import make_project
 
 import mlbatch as package
+from mlbatch.errors import NoAccess
 
 _RIGHTS = "-dac_override,-dac_read_search"
 # Root heeds no modes until it gives these rights away.
@@ -21,19 +23,23 @@ _HEEDING = ["setpriv", "--bounding-set", _RIGHTS, "--inh-caps", _RIGHTS]
 # The code under test, wherever another one is installed.
 _HOME = {"PYTHONPATH": str(Path(package.__file__).parents[1])}
 _MAIN = "from mlbatch.cli.main import main; main()"
+_COMMAND = [*(_HEEDING if os.geteuid() == 0 else []), sys.executable, "-c", _MAIN]
 
 pytestmark = pytest.mark.skipif(
     os.geteuid() == 0 and shutil.which("setpriv") is None, reason="root heeds no modes"
 )
 
 
-def mlbatch(root, *arguments, **streams):
+def mlbatch(root, *arguments):
     """How the command ends for an account that heeds the modes of files."""
-    heeding = _HEEDING if os.geteuid() == 0 else []
-    given = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | streams
-    command = [*heeding, sys.executable, "-c", _MAIN, *arguments]
+    return run_in(root, [*_COMMAND, *arguments])
+
+
+def run_in(root, command):
     environment = os.environ | _HOME
-    return subprocess.run(command, cwd=root, text=True, check=False, env=environment, **given)
+    return subprocess.run(
+        command, cwd=root, env=environment, capture_output=True, text=True, check=False
+    )
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +54,7 @@ def worked(tmp_path_factory):
 
 @pytest.fixture
 def project(worked, tmp_path):
-    """The same with a model of its own; its artifacts' place is told by the original's path."""
+    """A copy, for one test to spoil."""
     return shutil.copytree(worked, tmp_path / "project")
 
 
@@ -97,3 +103,80 @@ def test_doctor_goes_on_after_a_storage_that_cannot_be_written(project):
     assert checks["storage"]["hint"]
     assert checks["unload"]["ok"] is None
     assert checks["job toy"]["ok"]
+
+
+def test_settings_that_cannot_be_read_are_an_error_of_settings(tmp_path):
+    (tmp_path / "mlbatch.toml").touch(0o200)
+    done = mlbatch(tmp_path, "list", "--json")
+    is_told(done, 2, str(tmp_path / "mlbatch.toml"), "Permission denied")
+    assert json.loads(done.stdout)["error"] == "SettingsError"
+
+
+def test_a_devstack_in_a_folder_that_cannot_be_written_is_told(tmp_path):
+    (tmp_path / "mlbatch.toml").touch()
+    with without(0o222, tmp_path):
+        done = mlbatch(tmp_path, "devstack", "up")
+    is_told(done, 1, f"{tmp_path}/.mlbatch", "Permission denied")
+
+
+def test_a_path_that_leads_to_no_file_is_told(tmp_path):
+    (tmp_path / "mlbatch.toml").touch()
+    (tmp_path / ".mlbatch").write_text("in the way")
+    done = mlbatch(tmp_path, "devstack", "up")
+    is_told(done, 1, f"{tmp_path}/.mlbatch")
+
+
+def test_an_mlflow_that_cannot_be_written_is_not_tried_again(project):
+    folder = project / ".mlbatch" / "mlflow"
+    with without(0o222, folder):
+        done = mlbatch(project, "run", "toy", "--mode", "train", "--json")
+    is_told(done, 1, str(folder), "may not be written")
+    told = json.loads(done.stdout)
+    assert (told["try_again"], str(folder) in told["hint"]) == (False, True)
+
+
+def test_an_mlflow_that_cannot_be_read_is_told_at_once(project):
+    folder = project / ".mlbatch" / "mlflow"
+    with without(0o444, folder):
+        is_told(mlbatch(project, "show", "toy"), 1, str(folder), "may not be read")
+
+
+def test_artifacts_that_cannot_be_written_are_not_tried_again(mlflow, tmp_path, monkeypatch):
+    # Of a folder below that of MLflow, whose own rights are well.
+    def refused(*_):
+        raise PermissionError(errno.EACCES, "Permission denied", f"{tmp_path}/toy")
+
+    monkeypatch.setattr(mlflow._client, "get_experiment_by_name", refused)
+    with pytest.raises(NoAccess, match=f"{tmp_path}/toy"):
+        mlflow.ready("toy")
+
+
+@pytest.mark.parametrize("closed", [1, 2])
+def test_a_closed_stream_fails_no_run(project, closed):
+    command = [*_COMMAND, "run", "toy", "--mode", "infer", "--full"]
+    done = run_in(project, ["sh", "-c", f'exec "$@" {closed}>&-', "sh", *command])
+    assert done.returncode == 0, done.stderr
+    assert ("200 written" in done.stdout) == (closed == 2)
+
+
+@pytest.mark.parametrize("place", ["jobs", "jobs/toy"])
+def test_jobs_that_cannot_be_read_do_not_vanish(project, place):
+    (project / "jobs" / "__pycache__").mkdir(exist_ok=True)
+    (project / "jobs" / "notes.txt").touch()
+    with without(0o777, project / place):
+        done = mlbatch(project, "list")
+    assert done.returncode == 2, done.stderr
+    assert f"{project / place} cannot be read: Permission denied" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "no jobs" not in done.stderr
+    assert "toy " in mlbatch(project, "list").stdout
+
+
+@pytest.mark.parametrize("command", [["status"], ["show", "toy"]])
+def test_a_ledger_that_cannot_be_written_is_told_to_its_readers(project, command):
+    home = project / ".mlbatch"
+    with without(0o222, home):
+        done = mlbatch(project, *command)
+    is_told(done, 1, str(home / "outputs.db"))
+    assert "the open batch" not in done.stderr
+    assert f"write {home / 'outputs.db'} and its folder" in done.stderr
