@@ -1,6 +1,7 @@
 """Looks at everything a run needs, one thing after the other, and says what to do about each.
 
-Nothing is changed but one small object below the storage's prefix.
+Nothing is changed but a file that comes and goes in a storage that is a folder, and one small object
+below the storage's prefix.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 
-from mlbatch.errors import ExitCode, MlbatchError
+from mlbatch.errors import ExitCode, MlbatchError, RunFailed, barred, out_of_resources
 from mlbatch.job import Job
 from mlbatch.rehearsal import rehearse
 from mlbatch.reporting import counted
@@ -79,6 +80,11 @@ def _finding(name: str, check: Callable[[], str]) -> Finding:
         return Finding(name, ExitCode.DONE, check())
     except MlbatchError as error:
         return Finding(name, error.exit_code, str(error), error.hint)
+    except OSError as error:
+        # What nobody foresaw of one thing must not keep the others from being looked at.
+        told = out_of_resources(error) or barred(error)
+        known = told or RunFailed(str(error), hint="a run would meet the same")
+        return Finding(name, known.exit_code, str(known), known.hint)
 
 
 def _versions() -> str:

@@ -11,6 +11,7 @@
     │   ├── SnapshotError            1   the unloaded parts are not what was promised
     │   ├── ModelTampered            1   a model's files are not the registered ones
     │   ├── PredictionError          1   a model's answer has the wrong shape
+    │   ├── NoAccess                 1   this account may not read or write a file, or it is not there
     │   ├── QuarantineLimitError     1   more rows were set aside than the job allows
     │   └── ConservationError        1   rows read and rows accounted for differ
     ├── GateRefused                  3   a quality gate said no; nothing was published
@@ -119,6 +120,10 @@ class PredictionError(RunFailed):
     """The model's answer has the wrong shape."""
 
 
+class NoAccess(RunFailed):
+    """A file or folder cannot be read or written."""
+
+
 class QuarantineLimitError(RunFailed):
     """More rows were quarantined than the job allows."""
 
@@ -167,6 +172,36 @@ def out_of_resources(error: BaseException) -> OutOfResources | None:
         if said:
             return OutOfResources(f"{_SHORTAGES[said[0]]}: {cause}", hint=_SHORTAGE_HINT)
     return None
+
+
+_BARRED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+
+
+def barred(error: BaseException) -> NoAccess | None:
+    """Which file ``error``, or one behind it, was kept from; None where it was not.
+
+    Connections are refused by the same numbers, and name no path.
+    """
+    for cause in causes(error):
+        if isinstance(cause, OSError) and cause.errno in _BARRED and os.sep in str(cause):
+            hint = "let the account that runs mlbatch read and write there, then run again"
+            return NoAccess(_of_file(cause), hint=hint)
+    return None
+
+
+_ASTRAY = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST})
+
+
+def astray(error: OSError) -> NoAccess | None:
+    """Which path leads to no file of the kind that ``error`` wanted; None where it is about none."""
+    if error.errno not in _ASTRAY or not error.filename:
+        return None
+    return NoAccess(_of_file(error), hint="look at that path, and at what names it")
+
+
+def _of_file(error: OSError) -> str:
+    # Arrow's errors hold the path in their text alone.
+    return f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:

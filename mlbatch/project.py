@@ -61,15 +61,42 @@ def load_project(root: Path) -> Project:
     make_importable(root)
     jobs: dict[str, type[Job]] = {}
     faults: dict[str, DeclarationError] = {}
-    for file in sorted(root.glob("jobs/*/job.py")):
-        name = file.parent.name
+    for folder in _job_folders(root / "jobs"):
+        name, file = folder.name, folder / "job.py"
         try:
-            jobs[name] = _load_job(name, file)
+            if _is_there(file):
+                jobs[name] = _load_job(name, file)
         except DeclarationError as error:
             faults[name] = error
     rivals = check_one_writer(jobs)
     kept = {name: job for name, job in jobs.items() if name not in rivals}
     return Project(root, kept, faults | rivals)
+
+
+def _job_folders(jobs: Path) -> list[Path]:
+    # What a glob may not read is for it not there, and a job that vanished would pass for none.
+    try:
+        found = sorted(jobs.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise _unreadable(jobs, error) from error
+    return [folder for folder in found if not folder.name.startswith((".", "__"))]
+
+
+def _is_there(file: Path) -> bool:
+    try:
+        file.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise _unreadable(file.parent, error) from error
+    return True
+
+
+def _unreadable(folder: Path, error: OSError) -> DeclarationError:
+    message = f"{folder} cannot be read: {error.strerror}"
+    return DeclarationError(message, hint="let the account that runs mlbatch read it", file=folder)
 
 
 def load_job(root: Path, name: str) -> type[Job]:

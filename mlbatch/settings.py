@@ -299,6 +299,9 @@ def load_settings(root: Path, profile: str | None = None) -> Settings:
         document = tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{file}: {error}", hint="mend the TOML") from error
+    except OSError as error:
+        hint = "let the account that runs mlbatch read it"
+        raise SettingsError(f"{file}: {error.strerror}", hint=hint) from error
     chosen = profile or os.environ.get("MLBATCH_PROFILE") or "default"
     values = _profile(document, chosen, file)
     faults = Faults(Settings, f"{file}, profile {chosen}", os.environ)

@@ -21,7 +21,14 @@ from mlbatch.cli.answer import (
     tell_with_profile,
     typeable,
 )
-from mlbatch.errors import ExitCode, MlbatchError, OutOfResources, out_of_resources
+from mlbatch.errors import (
+    ExitCode,
+    MlbatchError,
+    OutOfResources,
+    astray,
+    barred,
+    out_of_resources,
+)
 
 FINISH_SECONDS = 20.0
 """Schedulers kill some 30 s after they asked for the end."""
@@ -109,6 +116,7 @@ _UNFORESEEN = "nobody foresaw this; stderr has the traceback"
 def main() -> None:
     """Entry point: run the command line and turn errors into one message and one exit code."""
     signal.signal(signal.SIGTERM, _terminate)
+    _hold_streams()
     try:
         code = cli.main(standalone_mode=False)
     except click.ClickException as error:
@@ -125,12 +133,11 @@ def main() -> None:
     except MlbatchError as error:
         code = _fail(error)
     except Exception as error:
-        short = out_of_resources(error) if isinstance(error, OSError | MemoryError) else None
-        if short is None:
+        known = _foreseen(error)
+        if known is None:
             _for_machines(end_facts(type(error).__name__, str(error), ExitCode.FAILED, _UNFORESEEN))
             raise
-        # Disk, memory and files can run out anywhere.
-        code = _fail(short)
+        code = _fail(known)
     sys.exit(int(code or 0))
 
 
@@ -149,6 +156,25 @@ def _hint(error: click.ClickException) -> str | None:
     typed = str(getattr(error, "command_name", ""))
     near = get_close_matches(typed, _COMMANDS, n=1)
     return f"did you mean `{near[0]}`?" if near else None
+
+
+def _hold_streams() -> None:
+    """The number of a closed stream would go to the next file, and what is told into that file."""
+    inheritable = True
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), inheritable)
+
+
+def _foreseen(error: Exception) -> MlbatchError | None:
+    """What can happen anywhere: disk, memory and files run out, or a path is not ours to use."""
+    if isinstance(error, MemoryError):
+        return out_of_resources(error)
+    if isinstance(error, OSError):
+        return out_of_resources(error) or barred(error) or astray(error)
+    return None
 
 
 def _fail(error: MlbatchError) -> int:

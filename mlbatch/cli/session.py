@@ -33,7 +33,7 @@ class Voice:
         text = typeable(text)
         if stage != "progress":
             click.echo(f"  {stage:<10} {text}", err=True)
-        elif sys.stderr.isatty():
+        elif sys.stderr is not None and sys.stderr.isatty():
             click.echo(f"  {'...':<10} {text}\r", err=True, nl=False)
         elif time.monotonic() - self.last >= QUIET_SECONDS:
             self.last = time.monotonic()

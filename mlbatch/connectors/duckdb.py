@@ -22,6 +22,7 @@ from mlbatch.errors import (
     RunFailed,
     SnapshotError,
     TemporaryError,
+    barred,
     out_of_resources,
 )
 from mlbatch.snapshot import ManifestEntry, write_manifest
@@ -56,11 +57,10 @@ class DuckdbWarehouse:
 
     def unload(self, select: str, prefix: str) -> Unloaded:
         """See `mlbatch.warehouse.Warehouse.unload`."""
-        folder = self.storage.path(prefix + "manifest").parent
-        if folder.exists() and any(folder.iterdir()):
+        folder = self.storage.made(prefix)
+        if any(folder.iterdir()):
             message = f"{prefix} is not empty"
             raise SnapshotError(message, hint="every unload needs a path of its own")
-        folder.mkdir(parents=True, exist_ok=True)
         with self._connected() as connection:
             reader = connection.sql(to_duckdb(select)).to_arrow_reader(GROUP_ROWS)
             entries = tuple(self._write(reader, folder, prefix))
@@ -68,7 +68,7 @@ class DuckdbWarehouse:
         pa.default_memory_pool().release_unused()
         if not entries:
             return Unloaded(rows=0, manifest_uri=None)
-        (folder / "manifest").write_bytes(write_manifest(entries))
+        self.storage.put(prefix + "manifest", write_manifest(entries))
         return Unloaded(sum(entry.rows for entry in entries), prefix + "manifest")
 
     def _write(
@@ -125,6 +125,11 @@ def _translated(path: Path) -> Iterator[None]:
         raise TemporaryError(message, hint="a DuckDB file has one user at a time") from error
     except duckdb.Error as error:
         raise _refused(error) from error
+    except OSError as error:
+        told = barred(error)
+        if told is None:
+            raise
+        raise told from error
 
 
 def _refused(error: duckdb.Error) -> MlbatchError:

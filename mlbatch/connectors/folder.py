@@ -9,11 +9,12 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from tempfile import TemporaryFile
 from urllib.parse import quote, unquote, urlsplit
 
 import pyarrow as pa
 
-from mlbatch.errors import SnapshotError, out_of_resources
+from mlbatch.errors import SnapshotError, barred, out_of_resources
 from mlbatch.storage import Stored
 
 
@@ -30,7 +31,9 @@ class FolderStorage:
 
     def about(self) -> str:
         """See `mlbatch.storage.Storage.about`."""
-        return f"the folder {self.root}"
+        # Whether it may be written to cannot be seen but by writing.
+        with _translated(), TemporaryFile(dir=self.made(self.prefix)):
+            return f"the folder {self.root}"
 
     def path(self, uri: str) -> Path:
         """Where the object is; a URI that leads out of the folder raises SnapshotError."""
@@ -40,6 +43,13 @@ class FolderStorage:
             raise SnapshotError(message)
         return path
 
+    def made(self, prefix: str) -> Path:
+        """The folder of all objects below ``prefix``, made where it is not there."""
+        folder = self.path(prefix)
+        with _translated():
+            folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
     def stat(self, uri: str) -> Stored:
         """See `mlbatch.storage.Storage.stat`."""
         try:
@@ -47,7 +57,7 @@ class FolderStorage:
         except OSError as error:
             message = f"{uri} is missing: {error.strerror}"
             missing = SnapshotError(message, hint="run again with --full to unload anew")
-            raise out_of_resources(error) or missing from error
+            raise out_of_resources(error) or barred(error) or missing from error
         return Stored(found.st_size, f"{found.st_size:x}-{found.st_mtime_ns:x}")
 
     @contextmanager
@@ -56,7 +66,9 @@ class FolderStorage:
         if self.stat(uri).etag != etag:
             message = f"{uri} was replaced since the snapshot was taken"
             raise SnapshotError(message, hint="run again with --full to unload anew")
-        with pa.OSFile(str(self.path(uri)), "rb") as file:
+        with _translated():
+            file = pa.OSFile(str(self.path(uri)), "rb")
+        with file:
             yield file
 
     def peek(self, uri: str, stored: Stored) -> AbstractContextManager[pa.NativeFile]:
@@ -66,13 +78,15 @@ class FolderStorage:
     def read(self, uri: str) -> bytes:
         """See `mlbatch.storage.Storage.read`."""
         self.stat(uri)
-        return self.path(uri).read_bytes()
+        with _translated():
+            return self.path(uri).read_bytes()
 
     def put(self, uri: str, data: bytes) -> None:
         """See `mlbatch.storage.Storage.put`."""
         path = self.path(uri)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
+        self.made(f"{uri.rpartition('/')[0]}/")
+        with _translated():
+            path.write_bytes(data)
 
     def older(self, prefix: str, than: timedelta) -> tuple[str, ...]:
         """See `mlbatch.storage.Storage.older`."""
@@ -90,3 +104,15 @@ class FolderStorage:
             message = f"{prefix} is all of {self.prefix}"
             raise SnapshotError(message)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """The one place where a file that is not ours to use becomes an error of ours."""
+    try:
+        yield
+    except OSError as error:
+        told = barred(error)
+        if told is None:
+            raise
+        raise told from error

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlbatch.connectors.password import without_log_in
 from mlbatch.connectors.unreached import advice, reason, unreached
-from mlbatch.errors import MlbatchError, ModelTampered, RunFailed
+from mlbatch.errors import MlbatchError, ModelTampered, NoAccess, RunFailed, barred
 from mlbatch.tracking import CHAMPION, TRAINING_TAG, ModelVersion, TrainingRecord
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class MlflowTracking:
 
     def record(self, training: TrainingRecord, model: Path, digest: str) -> ModelVersion:
         """See `mlbatch.tracking.Tracking.record`."""
-        with _translated(self.uri):
+        with _translated(self.uri, os.R_OK | os.W_OK):
             experiment = self._experiment(training.job)
             found = self._recorded(experiment, training)
             run_id, version = found or self._record_anew(experiment, training, model, digest)
@@ -111,7 +111,7 @@ class MlflowTracking:
 
     def ready(self, job: str) -> None:
         """See `mlbatch.tracking.Tracking.ready`."""
-        with _translated(self.uri):
+        with _translated(self.uri, os.R_OK | os.W_OK):
             self._experiment(job)
 
     def _experiment(self, job: str) -> str:
@@ -201,14 +201,14 @@ class MlflowTracking:
 
     def promote(self, version: ModelVersion) -> None:
         """See `mlbatch.tracking.Tracking.promote`."""
-        with _translated(self.uri):
+        with _translated(self.uri, os.R_OK | os.W_OK):
             self._client.set_registered_model_alias(version.name, CHAMPION, str(version.version))
 
     def record_inference(self, job: str, run_id: str, totals: Mapping[str, float]) -> str:
         """See `mlbatch.tracking.Tracking.record_inference`."""
         from mlflow.entities import Metric  # noqa: PLC0415
 
-        with _translated(self.uri):
+        with _translated(self.uri, os.R_OK | os.W_OK):
             experiment = self._experiment(job)
             tracked = self._already(experiment, run_id)
             if tracked is None:
@@ -226,17 +226,31 @@ class MlflowTracking:
 
 
 @contextmanager
-def _translated(uri: str) -> Iterator[None]:
+def _translated(uri: str, rights: int = os.R_OK) -> Iterator[None]:
     """The one place where MLflow's errors become ours."""
     from mlflow.exceptions import MlflowException  # noqa: PLC0415
 
+    if uri.startswith(_LOCAL):
+        _check_rights(Path(uri.removeprefix(_LOCAL)), rights)
     try:
         yield
     except MlflowException as error:
         raise _translate(error, uri) from error
     except OSError as error:
-        message = without_log_in(f"MLflow at {uri}: {error}")
+        message, told = without_log_in(f"MLflow at {uri}: {error}"), barred(error)
+        if told is not None:
+            raise NoAccess(message, hint=told.hint) from error
         raise unreached(error, message, _advice(error, uri), _TRUST) from error
+
+
+def _check_rights(file: Path, rights: int) -> None:
+    """Before MLflow asks: it tries again for minutes, and then prints a traceback of its own."""
+    for place, wanted in ((file.parent, rights | os.X_OK), (file, rights)):
+        if os.access(place, os.F_OK) and not os.access(place, wanted):
+            what = "written" if os.access(place, wanted & ~os.W_OK) else "read"
+            message = f"MLflow at {_LOCAL}{file}: {place} may not be {what} by this account"
+            hint = f"let it read and write {file.parent} and all below, or change tracking.path"
+            raise NoAccess(message, hint=hint)
 
 
 def _translate(error: Any, uri: str) -> MlbatchError:  # noqa: ANN401  imported lazily

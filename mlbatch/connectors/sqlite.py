@@ -37,7 +37,7 @@ from mlbatch.connectors.database.part_rows import (
 )
 from mlbatch.connectors.database.rows import to_arrow
 from mlbatch.connectors.database.tables import storable
-from mlbatch.errors import Fenced, MlbatchError, OutOfResources, RunFailed, TemporaryError
+from mlbatch.errors import Fenced, MlbatchError, NoAccess, OutOfResources, RunFailed, TemporaryError
 from mlbatch.failpoint import reach
 from mlbatch.ledger import BatchCommit, Lease, PartState, Run, taken_over
 from mlbatch.sql import quote_identifier
@@ -247,6 +247,10 @@ def _translate(error: BaseException, path: Path) -> MlbatchError:
     if _is_shortage(error, path):
         hint = "nothing of the open batch was written; make room, then run again: it goes on"
         return OutOfResources(f"{path}: {error}", hint=hint)
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
+        hint = f"let this account write {path} and its folder: SQLite does so for readers too"
+        return NoAccess(f"{path}: {error}", hint=hint)
     hint = "nothing of the open batch was written; run again once the cause is mended"
     return RunFailed(f"{path}: {error}", hint=hint)
 
