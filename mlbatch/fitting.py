@@ -168,7 +168,7 @@ def _count(batches: Iterable[LabelledBatch], occurring: Occurring, plan: Plan) -
     taught, calibrating = rows(learnt), rows(folds)
     _require(taught, "learn from")
     _require(rows((plan.folds,)), "be judged on")
-    for own in learnt if plan.folds > 1 else ():
+    for own in folds if plan.folds > 1 else ():
         others = rows(fold for fold in folds if fold != own)
         _require_some(others, f"learn from outside fold {own + 1} of {plan.folds}")
     _require_some(calibrating, "calibrate on")

@@ -63,11 +63,11 @@ class FolderTracking:
     def record(self, training: TrainingRecord, model: Path, digest: str) -> ModelVersion:
         """See `mlbatch.tracking.Tracking.record`."""
         folder, known = self.root / training.job, training.tags.get(TRAINING_TAG)
-        for number in range(1, len(list(folder.glob("[0-9]*"))) + 1):
+        version = len(list(folder.glob("[0-9]*"))) + 1
+        for number in range(1, version):
             note = json.loads((folder / f"{number}" / "note.json").read_text(encoding="utf-8"))
             if known is not None and note.get("training") == known:
                 return ModelVersion(training.job, number, digest, training.metrics)
-        version = len(list(folder.glob("[0-9]*"))) + 1
         shutil.copytree(model, folder / str(version))
         note = {"digest": digest, "metrics": dict(training.metrics), "training": known}
         (folder / f"{version}" / "note.json").write_text(json.dumps(note), encoding="utf-8")

@@ -41,21 +41,24 @@ def killed_at(place, work):
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
 
 
+def to_switch(folder, sink=None):
+    """A table of model 1, and model 2 to switch to."""
+    made = QuickHarness(Toy, folder, part_rows=10, sink=sink).given_model(Obedient())
+    made.notes(notes(25)).infer()
+    return made.given_model(Obedient())
+
+
 @pytest.fixture(params=["sqlite", "mysql"])
 def harness(request, tmp_path):
     sink = None
     if request.param == "mysql":
         sink = MysqlSink(request.getfixturevalue("mysql_address"))
-    made = QuickHarness(Toy, tmp_path, part_rows=10, sink=sink).given_model(Obedient())
-    made.notes(notes(25)).infer()
-    return made.given_model(Obedient())
+    return to_switch(tmp_path, sink)
 
 
 @pytest.fixture
 def embedded(tmp_path):
-    made = QuickHarness(Toy, tmp_path, part_rows=10).given_model(Obedient())
-    made.notes(notes(25)).infer()
-    return made.given_model(Obedient())
+    return to_switch(tmp_path)
 
 
 def versions(harness, name="mood"):

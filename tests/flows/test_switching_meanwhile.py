@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from flows.test_switching import _interrupted, _with, labels, versions
+from flows.test_switching import _interrupted, _with, labels, to_switch, versions
 from sqlalchemy import inspect
-from toy.harness import QuickHarness, note, notes
+from toy.harness import note, notes
 from toy.job import Toy
 from toy.model import Obedient
 
@@ -26,10 +26,7 @@ BACKFILL, DELTA = RunKind.BACKFILL, RunKind.DELTA
 
 @pytest.fixture
 def harness(tmp_path):
-    """A table of model 1, and model 2 to switch to."""
-    made = QuickHarness(Toy, tmp_path, part_rows=10).given_model(Obedient())
-    made.notes(notes(25)).infer()
-    return made.given_model(Obedient())
+    return to_switch(tmp_path)
 
 
 @pytest.fixture(params=["sqlite", "mysql"])
@@ -38,9 +35,7 @@ def either(request, tmp_path):
     sink = None
     if request.param == "mysql":
         sink = MysqlSink(request.getfixturevalue("mysql_address"))
-    made = QuickHarness(Toy, tmp_path, part_rows=10, sink=sink).given_model(Obedient())
-    made.notes(notes(25)).infer()
-    return made.given_model(Obedient())
+    return to_switch(tmp_path, sink)
 
 
 def kinds(harness, generation):
